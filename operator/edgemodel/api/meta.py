@@ -1,0 +1,91 @@
+"""What all kinds share: group and version, labels, annotations, field managers, object metadata, conditions."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP = "edgemodel.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+CHILD_MANAGER = "edgemodel-operator"
+"""Field manager of every child object."""
+STATUS_MANAGER = "edgemodel-status"
+"""Field manager of status."""
+
+LABEL_MODEL = f"{GROUP}/model"
+"""On every child: the EdgeModel's name."""
+LABEL_DIGEST = f"{GROUP}/digest"
+"""On a version's Deployment and pods: the first 16 hex digits of the artifact's digest."""
+LABELS_MANAGED = {"app.kubernetes.io/managed-by": CHILD_MANAGER}
+"""On every child; watches select on it."""
+ANNOTATION_IMAGE = f"{GROUP}/image"
+"""On a version's Deployment and pods: the pinned reference, ``registry/repository@sha256:…``."""
+ANNOTATION_RETRY = f"{GROUP}/retry"
+"""On an EdgeModel: any new value asks for a rolled-back digest to be tried once more."""
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+DURATION_PATTERN = r"^([0-9]+(ms|s|m|h|d))+$"
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(duration: str) -> float:
+    """Return the seconds in a duration such as ``1h30m``, ``5m``, ``0s``; days (``d``) are of 24 hours."""
+    return sum(int(number) * _SECONDS[unit] for number, unit in _DURATION.findall(duration))
+
+
+def _check_duration(value: str) -> str:
+    if not re.match(DURATION_PATTERN, value):
+        raise ValueError(f"expected a duration such as 30s, 5m or 1h30m, found {value!r}")
+    return value
+
+
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN), AfterValidator(_check_duration)]
+"""A length of time as users write it: ``30s``, ``5m``, ``1h30m``."""
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class Resource(BaseModel):
+    """Base of all types: camelCase on the wire, immutable, documented by attribute docstrings."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+    )
+
+
+class Condition(Resource):
+    """One statement about the object, as Kubernetes defines it."""
+
+    type: str = Field(max_length=316)
+    """What the statement is about."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    observed_generation: int | None = Field(default=None, ge=0)
+    """The metadata.generation this was judged for."""
+    last_transition_time: datetime
+    """When status last changed."""
+    reason: str = Field(min_length=1, max_length=1024)
+    """Why, in one CamelCase word."""
+    message: str = Field(max_length=32768)
+    """Why, for a person: what happened, what still works, what to do."""
+
+
+class OwnerMetadata(Resource):
+    """The part of metadata that decisions read."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    deletion_timestamp: datetime | None = None

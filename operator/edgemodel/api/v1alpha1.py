@@ -1,0 +1,301 @@
+"""``edgemodel.io/v1alpha1``: the kinds ``EdgeModel`` and ``ModelTrustPolicy``.
+
+These types are the API: the CRDs, their field docs, defaults and limits, and the reference page are generated from them
+(``edgemodel.api.crd``). A field exists from the day the operator acts on it, never before.
+Rules that span fields are CEL rules in ``edgemodel.api.crd``; the API server enforces them.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from edgemodel.api.meta import API_VERSION, Condition, Duration, OwnerMetadata, Resource
+
+FreeForm = dict[str, Any]
+"""A Kubernetes type that is handed on as it is (the API server checks it when the child is applied)."""
+
+SHA256 = r"^sha256:[0-9a-f]{64}$"
+DigestText = Annotated[str, Field(pattern=SHA256)]
+
+
+class PullSecret(Resource):
+    """Names a Secret with registry credentials."""
+
+    name: str = Field(min_length=1, max_length=253)
+    """Name of a kubernetes.io/dockerconfigjson Secret in the same namespace."""
+
+
+class ServerSpec(Resource):
+    """How the inference server runs."""
+
+    image: str | None = Field(default=None, max_length=512)
+    """Container image of the inference server; the operator's own choice when empty."""
+    resources: FreeForm = Field(default_factory=dict)
+    """Requests and limits of the server container, as in a Pod."""
+    threads: int | None = Field(default=None, ge=1, le=256)
+    """Threads that one inference may use; the CPU limit rounded up when empty."""
+    extra_env: list[FreeForm] = Field(default_factory=list, max_length=64)
+    """More environment variables of the server container, as in a Pod."""
+
+
+class PodTemplate(Resource):
+    """What to add to the pods."""
+
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels to add; the operator's own win."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Annotations to add; the operator's own win."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have, as in a Pod."""
+    tolerations: list[FreeForm] = Field(default_factory=list, max_length=64)
+    """Taints to tolerate, as in a Pod."""
+    affinity: FreeForm = Field(default_factory=dict)
+    """Scheduling constraints, as in a Pod."""
+    priority_class_name: str | None = Field(default=None, max_length=253)
+    """Priority class of the pods."""
+    runtime_class_name: str | None = Field(default=None, max_length=253)
+    """Runtime class of the pods."""
+
+
+class RolloutSpec(Resource):
+    """How a new version takes over, and when it is taken back."""
+
+    strategy: Literal["Surge", "StopFirst"] = "Surge"
+    """Surge: the new version starts beside the old one and takes over when it is ready; needs memory for both, no gap
+    in service. StopFirst: the old version stops before the new one starts; needs memory for one, service pauses."""
+    progress_deadline: Duration = "10m"
+    """A new version that makes no progress for this long is taken back."""
+    paused: bool = False
+    """Hold the change of version: new versions are resolved and verified, none is started or promoted."""
+
+
+class EdgeModelSpec(Resource):
+    """What is wanted: which model, how many pods, how it changes."""
+
+    image: str = Field(min_length=1, max_length=512)
+    """OCI reference of the model artifact: registry/repository:tag, or @sha256:… to pin it. A tag is resolved to a digest
+    once per poll and pinned in status."""
+    poll_interval: Duration = "5m"
+    """How often a tag is resolved again; 0s means only when the spec changes."""
+    pull_secrets: list[PullSecret] = Field(default_factory=list, max_length=8)
+    """Registry credentials, tried in order."""
+    model_file: str | None = Field(default=None, max_length=512)
+    """Entry file inside the artifact; needed when it holds more than one .onnx file."""
+    replicas: int = Field(default=1, ge=0, le=1000)
+    """Number of inference pods."""
+    delivery: Literal["Pod"] = "Pod"
+    """How the artifact reaches the pods. Pod: an init container pulls and verifies it into the pod's own volume."""
+    server: ServerSpec = Field(default_factory=ServerSpec)
+    """How the inference server runs."""
+    pod_template: PodTemplate = Field(default_factory=PodTemplate)
+    """What to add to the pods."""
+    rollout: RolloutSpec = Field(default_factory=RolloutSpec)
+    """How a new version takes over, and when it is taken back."""
+    suspend: bool = False
+    """Reconcile nothing; what runs goes on running."""
+
+
+class Slot(Resource):
+    """One version of the model: what it is and who vouched for it."""
+
+    digest: DigestText
+    """sha256 of the artifact's manifest."""
+    image: str
+    """The pinned reference it is pulled by, registry/repository@sha256:…"""
+    version: str = ""
+    """The version the publisher signed, for people."""
+    sequence: int | None = None
+    """The monotonic number the publisher signed."""
+    verified_by: list[str] = Field(default_factory=list)
+    """policy/authority of each signature that counted."""
+    model_file: str | None = None
+    """spec.modelFile when this version was chosen."""
+    since: datetime | None = None
+    """When the version took this slot."""
+    tries: int = 0
+    """How many times it was started."""
+
+
+class Slots(Resource):
+    """Which version serves, which is tried, which would be gone back to."""
+
+    active: Slot | None = None
+    """Receives the requests."""
+    candidate: Slot | None = None
+    """Is being started and judged."""
+    last_good: Slot | None = None
+    """Served before; what a rollback returns to."""
+
+
+class RolledBack(Resource):
+    """A version that was tried and taken back; not tried again until asked."""
+
+    digest: DigestText
+    """The version."""
+    reason: str = Field(max_length=1024)
+    """Why, in one word."""
+    message: str = Field(default="", max_length=4096)
+    """Why, for a person."""
+    at: datetime
+    """When."""
+    retry: str = ""
+    """The value of the retry annotation that has been honoured."""
+    generation: int = 0
+    """metadata.generation when it was taken back; a later one lifts the ban."""
+
+
+class Tag(Resource):
+    """What spec.image meant when it was last resolved to something new."""
+
+    ref: str
+    """spec.image as written."""
+    digest: DigestText
+    """The digest it stood for."""
+    resolved_at: datetime
+    """When it was first seen to stand for it."""
+
+
+class EdgeModelStatus(Resource):
+    """What is."""
+
+    observed_generation: int = 0
+    """The metadata.generation that this status speaks of."""
+    replicas: int = 0
+    """Pods of the active version."""
+    ready_replicas: int = 0
+    """Pods of the active version that answer."""
+    selector: str = ""
+    """Label selector of the pods, for kubectl scale and autoscalers."""
+    url: str = ""
+    """Where the model answers inside the cluster."""
+    tag: Tag | None = None
+    """What spec.image stands for."""
+    slots: Slots = Field(default_factory=Slots)
+    """Versions by role."""
+    rolled_back: RolledBack | None = None
+    """The last version that was taken back."""
+    highest_sequence: int | None = None
+    """Highest sequence that was ever active: nothing older is let in."""
+    last_verified_time: datetime | None = None
+    """When the active version's signature was first found good under the present policies."""
+    conditions: list[Condition] = Field(default_factory=list, max_length=32)
+    """Statements by type; start with Ready."""
+
+
+class EdgeModel(Resource):
+    """A machine-learning model that is pulled, verified, served and kept up to date on this cluster."""
+
+    api_version: str = API_VERSION
+    kind: Literal["EdgeModel"] = "EdgeModel"
+    metadata: OwnerMetadata
+    spec: EdgeModelSpec
+    """What is wanted."""
+    status: EdgeModelStatus = Field(default_factory=EdgeModelStatus)
+    """What is."""
+
+
+class SecretKeyRef(Resource):
+    """Names one key of a Secret."""
+
+    namespace: str = Field(min_length=1, max_length=63)
+    """Namespace of the Secret."""
+    name: str = Field(min_length=1, max_length=253)
+    """Name of the Secret."""
+    key: str = Field(default="cosign.pub", min_length=1, max_length=253)
+    """Key whose value is the PEM."""
+
+
+class Authority(Resource):
+    """One signing key and when it counts."""
+
+    name: str = Field(min_length=1, max_length=63)
+    """Name that appears in status and Events."""
+    public_key: str | None = Field(default=None, max_length=8192)
+    """PEM of an ECDSA (P-256, P-384, P-521) or RSA public key."""
+    public_key_secret: SecretKeyRef | None = None
+    """Secret that holds the PEM instead."""
+    not_before: datetime | None = None
+    """Signatures are not accepted before this time."""
+    not_after: datetime | None = None
+    """Signatures are not accepted after this time."""
+    revoked: bool = False
+    """The key no longer counts; artifacts that only it signed are refused with KeyRevoked."""
+
+
+class LabelRequirement(Resource):
+    """One requirement of a label selector."""
+
+    key: str
+    """Label key."""
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """How the values relate."""
+    values: list[str] = Field(default_factory=list)
+    """Values for In and NotIn."""
+
+
+class LabelSelector(Resource):
+    """Selects by labels; empty selects everything."""
+
+    match_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that must be present with these values."""
+    match_expressions: list[LabelRequirement] = Field(default_factory=list)
+    """Requirements that must all hold."""
+
+
+class PolicyMatch(Resource):
+    """Which models a policy governs."""
+
+    images: list[str] = Field(min_length=1, max_length=64)
+    """Globs over registry/repository: * stays within one path component, ** crosses them."""
+    namespace_selector: LabelSelector = Field(default_factory=LabelSelector)
+    """Namespaces whose EdgeModels are governed; all when empty."""
+
+
+class ModelTrustPolicySpec(Resource):
+    """Who may sign what."""
+
+    match: PolicyMatch
+    """Which models this policy governs. Every policy that matches must pass; when none matches, the model is refused."""
+    mode: Literal["Enforce", "Warn"] = "Enforce"
+    """Enforce refuses what does not pass. Warn lets it through and says so in status and Events."""
+    authorities: list[Authority] = Field(min_length=1, max_length=32)
+    """Keys that count."""
+    threshold: int = Field(default=1, ge=1, le=32)
+    """How many distinct keys must have signed."""
+    formats: list[Literal["Bundle", "Legacy", "OpenSSF"]] = Field(
+        default_factory=lambda: ["Bundle", "Legacy"], min_length=1, max_length=3
+    )
+    """Signature formats that count. Bundle: what cosign 3 writes. Legacy: cosign's older .sig tag. OpenSSF: a model.sig
+    file, which covers the files but neither name, version nor sequence."""
+    require_sequence: bool = False
+    """Refuse an artifact whose publisher signed no sequence number."""
+    allow_downgrade: bool = False
+    """Let an artifact in whose sequence is lower than the highest that was ever active."""
+    max_age: Duration | None = None
+    """Refuse an artifact that was created longer ago than this."""
+    revoked_digests: list[DigestText] = Field(default_factory=list, max_length=1024)
+    """Artifacts that are refused whoever signed them."""
+
+
+class ModelTrustPolicyStatus(Resource):
+    """What is."""
+
+    observed_generation: int = 0
+    """The metadata.generation that this status speaks of."""
+    models: int = 0
+    """Number of EdgeModels this policy governs."""
+    conditions: list[Condition] = Field(default_factory=list, max_length=8)
+    """Valid says whether every key can be read."""
+
+
+class ModelTrustPolicy(Resource):
+    """Says whose signature a model needs before it may run on this cluster."""
+
+    api_version: str = API_VERSION
+    kind: Literal["ModelTrustPolicy"] = "ModelTrustPolicy"
+    metadata: OwnerMetadata
+    spec: ModelTrustPolicySpec
+    """Who may sign what."""
+    status: ModelTrustPolicyStatus = Field(default_factory=ModelTrustPolicyStatus)
+    """What is."""

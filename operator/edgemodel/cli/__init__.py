@@ -1,0 +1,1 @@
+"""The ``edgemodel`` command: argument parsing and printing only."""

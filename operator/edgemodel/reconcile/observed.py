@@ -1,0 +1,74 @@
+"""All that one decision may look at, gathered beforehand by ``edgemodel.cluster.gather``.
+
+Everything here is a value: no client, no clock, no file. Live Kubernetes objects are plain dicts as the API server sent them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgemodel.api.conditions import Reason
+from edgemodel.api.v1alpha1 import EdgeModel
+from edgemodel.artifact.digest import Digest
+from edgemodel.artifact.manifest import Release
+
+LiveObject = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An artifact whose manifest was read, and what trust said about it under today's policies.
+
+    ``refusal`` is None when every policy passed (or only Warn policies failed; then ``warnings`` says what they held against it).
+    """
+
+    digest: Digest
+    image: str
+    release: Release
+    verified_by: tuple[str, ...] = ()
+    refusal: tuple[Reason, str] | None = None
+    warnings: tuple[str, ...] = ()
+    stale: str | None = None
+    """Set for the active version when its signed expiry has passed: it goes on serving and status says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """What spec.image stands for could not be found out; says nothing about what serves."""
+
+    reason: Reason
+    message: str
+    stalled: bool = False
+    """True when only a person can mend it, such as a reference that cannot be parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator was started with, as far as children depend on it."""
+
+    server_image: str
+    node_image: str
+    image_pull_policy: str = "IfNotPresent"
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One EdgeModel and everything that bears on it."""
+
+    model: EdgeModel
+    settings: Settings
+    target: Judged | Unresolved
+    """What spec.image stands for now."""
+    active: Judged | None = None
+    """The active slot's artifact under today's policies, when it is not the target."""
+    children: tuple[LiveObject, ...] = ()
+    """Live Deployments, Services, PodDisruptionBudgets, ConfigMaps, ServiceMonitors that this EdgeModel owns."""
+    conflicts: tuple[str, ...] = ()
+    """``Kind/name`` of objects that bear a child's name and belong to somebody else."""
+    pods: tuple[LiveObject, ...] = ()
+    """Live pods with this EdgeModel's label."""
+    delivery_config: Mapping[str, str] = field(default_factory=dict)
+    """Content of the ConfigMap from which the init container takes policies and registry settings."""
+    service_monitors: bool = False
+    """The cluster knows the kind ServiceMonitor."""

@@ -1,0 +1,1 @@
+"""Which version serves, which is tried, which is gone back to: a pure state machine."""
