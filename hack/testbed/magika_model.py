@@ -1,0 +1,97 @@
+"""Two real releases of one real model: Magika's content-type classifier, as its wheels carry it.
+
+``standard_v3_2`` (in magika 0.6.1) and ``standard_v3_3`` (in magika 1.0.3) take the first and last 1,024 bytes of a file
+as int32 tokens, shape [batch, 2048], and return one score per content type, shape [batch, 214].
+Features are extracted by Magika's own code, and the expected answer is computed by ONNX Runtime in this process.
+"""
+
+import functools
+import importlib.resources
+import io
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from testbed.paths import CACHE
+from testbed.shell import run
+
+OLD_WHEEL = "magika==0.6.1"
+SAMPLES: dict[str, bytes] = {
+    "python": b"import os\n\n\ndef main() -> None:\n    for name in sorted(os.listdir('.')):\n        print(name)\n" * 4,
+    "html": b"<!DOCTYPE html><html><head><title>Edge</title></head><body><p>Hello</p></body></html>\n" * 4,
+    "json": b'{"model": "detector", "version": "1.4.0", "scores": [0.1, 0.2, 0.7]}\n' * 4,
+    "shell": b"#!/bin/sh\nset -eu\nfor f in *.log; do\n  gzip -9 \"$f\"\ndone\n" * 4,
+}
+"""Content by the type that Magika should see in it."""
+
+
+def release(version: str) -> Path:
+    """Return the path of a real model: ``v1`` is standard_v3_2, ``v2`` is standard_v3_3."""
+    if version == "v2":
+        return Path(str(importlib.resources.files("magika") / "models" / "standard_v3_3" / "model.onnx"))
+    target = CACHE / "models" / "magika-standard_v3_2" / "model.onnx"
+    if not target.exists():
+        wheels = CACHE / "wheels"
+        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", wheels, OLD_WHEEL)
+        (wheel,) = wheels.glob("magika-0.6.1-*.whl")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        with zipfile.ZipFile(wheel) as archive:
+            partial.write_bytes(archive.read("magika/models/standard_v3_2/model.onnx"))
+        partial.rename(target)
+    return target
+
+
+@functools.cache
+def _magika() -> Any:
+    from magika import Magika
+
+    return Magika()
+
+
+def features(content: bytes) -> npt.NDArray[np.int32]:
+    """Return Magika's own features of ``content``: int32, shape [1, 2048]."""
+    from magika.types.seekable import Seekable
+
+    extract = _magika()._extract_features_from_seekable
+    found = extract(Seekable(io.BytesIO(content)), 1024, 0, 1024, 256, 4096, False)
+    return np.asarray([[*found.beg, *found.end]], dtype=np.int32)
+
+
+@functools.cache
+def labels() -> list[str]:
+    """Return the content type of each output score."""
+    return [str(label) for label in _magika()._model_config.target_labels_space]
+
+
+@functools.cache
+def _session(model: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def expected(version: str, content: bytes) -> npt.NDArray[np.float32]:
+    """Return what ONNX Runtime says in this process: float32, shape [1, 214]."""
+    (scores,) = _session(release(version)).run(None, {"bytes": features(content)})
+    return np.asarray(scores, dtype=np.float32)
+
+
+def request(content: bytes) -> dict[str, Any]:
+    """Return the body of an Open Inference Protocol request for ``content``."""
+    tokens = features(content)
+    return {
+        "inputs": [{"name": "bytes", "datatype": "INT32", "shape": list(tokens.shape), "data": tokens.ravel().tolist()}]
+    }
+
+
+def scores(response: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """Return the scores in an Open Inference Protocol response."""
+    (output,) = response["outputs"]
+    return np.asarray(output["data"], dtype=np.float32).reshape(output["shape"])
