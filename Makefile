@@ -5,6 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 CLUSTER ?= dev
 KUBE_CONTEXT ?=
+REGISTRY ?=
 NAME ?=
 PYTEST_ARGS ?=
 
@@ -27,7 +28,7 @@ tools: ## Install what the cluster and its tests need (Debian packages, cosign, 
 .PHONY: demo
 demo: venv ## Show the main job on a real cluster (KUBE_CONTEXT=… uses yours, KEEP=1 leaves it running)
 	$(if $(KUBE_CONTEXT),,hack/install-tools)
-	PYTHONPATH=hack $(PY) -m demo $(if $(KUBE_CONTEXT),--kube-context $(KUBE_CONTEXT)) $(if $(KEEP),--keep)
+	PYTHONPATH=hack $(PY) -m demo $(if $(KUBE_CONTEXT),--kube-context $(KUBE_CONTEXT)) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(KEEP),--keep)
 
 .PHONY: test
 test: venv tools ## Run every test, end-to-end included

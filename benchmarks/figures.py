@@ -62,7 +62,9 @@ class Report:
         (RESULTS / f"{self.name}.json").write_text(json.dumps(document, indent=2) + "\n")
         for figure in self.figures:
             goal = f" (goal {figure.op} {figure.goal:g})" if figure.goal is not None else ""
-            show(f"bench: {self.name} {figure.name} = {figure.value:g} {figure.unit}{goal} {'ok' if figure.ok else 'short'}")
+            show(
+                f"bench: {self.name} {figure.name} = {figure.value:g} {figure.unit}{goal} {'ok' if figure.ok else 'short'}"
+            )
         return all(figure.ok for figure in self.figures)
 
 

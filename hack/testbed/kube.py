@@ -41,9 +41,15 @@ class Kube:
     @property
     def flags(self) -> list[str]:
         """Flags that name the cluster, for kubectl."""
-        return [*(["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []), "--context", self.context]
+        return [
+            *(["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []),
+            "--context",
+            self.context,
+        ]
 
-    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 120.0, check: bool = True) -> str:
+    def __call__(
+        self, *arguments: str, stdin: str | None = None, timeout: float = 120.0, check: bool = True
+    ) -> str:
         """Run kubectl and return what it printed (both streams when it may fail)."""
         kubectl = BIN / "kubectl" if (BIN / "kubectl").exists() else Path("kubectl")
         done = run(kubectl, *self.flags, *arguments, stdin=stdin, timeout=timeout, check=check)
@@ -77,7 +83,13 @@ class Kube:
         raise LookupError(f"{namespace}/{name} has no condition {kind}")
 
     def await_condition(
-        self, name: str, kind: str, status: str, reason: str | None = None, namespace: str = "default", timeout: float = 60
+        self,
+        name: str,
+        kind: str,
+        status: str,
+        reason: str | None = None,
+        namespace: str = "default",
+        timeout: float = 60,
     ) -> dict[str, Any]:
         """Wait until a condition is as said and speaks of the present generation, and return it."""
 

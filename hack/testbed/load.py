@@ -38,10 +38,15 @@ class Load:
     def __enter__(self) -> "Load":
         self._stop = threading.Event()
         self._cases = [
-            (json.dumps(magika_model.request(content)).encode(), {v: magika_model.expected(v, content) for v in ("v1", "v2")})
+            (
+                json.dumps(magika_model.request(content)).encode(),
+                {v: magika_model.expected(v, content) for v in ("v1", "v2")},
+            )
             for content in magika_model.SAMPLES.values()
         ]
-        self._threads = [threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(self.clients)]
+        self._threads = [
+            threading.Thread(target=self._client, args=(n,), daemon=True) for n in range(self.clients)
+        ]
         for thread in self._threads:
             thread.start()
         return self

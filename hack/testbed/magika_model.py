@@ -21,10 +21,11 @@ from testbed.shell import run
 
 OLD_WHEEL = "magika==0.6.1"
 SAMPLES: dict[str, bytes] = {
-    "python": b"import os\n\n\ndef main() -> None:\n    for name in sorted(os.listdir('.')):\n        print(name)\n" * 4,
+    "python": b"import os\n\n\ndef main() -> None:\n    for name in sorted(os.listdir('.')):\n        print(name)\n"
+    * 4,
     "html": b"<!DOCTYPE html><html><head><title>Edge</title></head><body><p>Hello</p></body></html>\n" * 4,
     "json": b'{"model": "detector", "version": "1.4.0", "scores": [0.1, 0.2, 0.7]}\n' * 4,
-    "shell": b"#!/bin/sh\nset -eu\nfor f in *.log; do\n  gzip -9 \"$f\"\ndone\n" * 4,
+    "shell": b'#!/bin/sh\nset -eu\nfor f in *.log; do\n  gzip -9 "$f"\ndone\n' * 4,
 }
 """Content by the type that Magika should see in it."""
 
@@ -36,7 +37,19 @@ def release(version: str) -> Path:
     target = CACHE / "models" / "magika-standard_v3_2" / "model.onnx"
     if not target.exists():
         wheels = CACHE / "wheels"
-        run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", wheels, OLD_WHEEL)
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            wheels,
+            OLD_WHEEL,
+        )
         (wheel,) = wheels.glob("magika-0.6.1-*.whl")
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
@@ -57,7 +70,7 @@ def features(content: bytes) -> npt.NDArray[np.int32]:
     """Return Magika's own features of ``content``: int32, shape [1, 2048]."""
     from magika.types.seekable import Seekable
 
-    extract = _magika()._extract_features_from_seekable
+    extract = _magika()._extract_features_from_seekable  # noqa: SLF001 (Magika offers no public name)
     found = extract(Seekable(io.BytesIO(content)), 1024, 0, 1024, 256, 4096, False)
     return np.asarray([[*found.beg, *found.end]], dtype=np.int32)
 
@@ -65,7 +78,7 @@ def features(content: bytes) -> npt.NDArray[np.int32]:
 @functools.cache
 def labels() -> list[str]:
     """Return the content type of each output score."""
-    return [str(label) for label in _magika()._model_config.target_labels_space]
+    return [str(label) for label in _magika()._model_config.target_labels_space]  # noqa: SLF001 (likewise)
 
 
 @functools.cache
@@ -87,7 +100,14 @@ def request(content: bytes) -> dict[str, Any]:
     """Return the body of an Open Inference Protocol request for ``content``."""
     tokens = features(content)
     return {
-        "inputs": [{"name": "bytes", "datatype": "INT32", "shape": list(tokens.shape), "data": tokens.ravel().tolist()}]
+        "inputs": [
+            {
+                "name": "bytes",
+                "datatype": "INT32",
+                "shape": list(tokens.shape),
+                "data": tokens.ravel().tolist(),
+            }
+        ]
     }
 
 

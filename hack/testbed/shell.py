@@ -33,5 +33,7 @@ def run(
         check=False,
     )
     if check and done.returncode != 0:
-        raise CommandFailed(f"{' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise CommandFailed(
+            f"{' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
     return done

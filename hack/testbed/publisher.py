@@ -1,0 +1,76 @@
+"""Publish and sign models with the ``edgemodel`` command, as a publisher would."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.shell import run
+
+EDGEMODEL = Path(sys.executable).with_name("edgemodel")
+PASSWORD = {"EDGEMODEL_PASSWORD": "for-tests-only"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A signing key pair on disk."""
+
+    private: Path
+    public: Path
+
+    @property
+    def pem(self) -> str:
+        """The public half, for a policy."""
+        return self.public.read_text()
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Works in one folder against one registry."""
+
+    folder: Path
+    registry: str
+
+    def key(self, name: str = "site") -> Key:
+        """Return the key pair of that name; made on first use."""
+        key = Key(self.folder / f"{name}.key", self.folder / f"{name}.pub")
+        if not key.private.exists():
+            run(EDGEMODEL, "keygen", "--output-key-prefix", self.folder / name, env=PASSWORD)
+        return key
+
+    def publish(
+        self,
+        model: Path,
+        reference: str,
+        *,
+        version: str,
+        sequence: int | None = None,
+        key: Key | None = None,
+        extra: tuple[Path, ...] = (),
+        more: tuple[str, ...] = (),
+    ) -> str:
+        """Push ``model`` under ``reference`` (repository:tag), sign it if a key is given, and return its digest."""
+        command = [
+            EDGEMODEL,
+            "publish",
+            *(str(path) for path in (model, *extra)),
+            "--to",
+            f"{self.registry}/{reference}",
+        ]
+        command += ["--plain-http", "--output", "json", "--version", version]
+        command += ["--sequence", str(sequence)] if sequence is not None else []
+        command += ["--key", str(key.private)] if key else []
+        done = run(*command, *more, env=PASSWORD)
+        return str(json.loads(done.stdout)["digest"])
+
+    def sign(self, reference: str, key: Key) -> None:
+        """Sign what is already there; ``reference`` is repository:tag or repository@sha256:…."""
+        run(
+            EDGEMODEL,
+            "sign",
+            f"{self.registry}/{reference}",
+            "--key",
+            key.private,
+            "--plain-http",
+            env=PASSWORD,
+        )

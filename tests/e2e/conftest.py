@@ -1,0 +1,165 @@
+"""The cluster with the operator installed (once per run), and a site of its own for each test: namespace, keys, policy."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed.installation import Testbed, start
+
+from testbed import magika_model
+from testbed.kube import Kube
+from testbed.publisher import Key, Publisher
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def bed() -> Iterator[Testbed]:
+    with start("test") as testbed:
+        yield testbed
+
+
+@dataclass
+class Site:
+    """One test's namespace, with a policy that lets its key's models in.
+
+    Model repositories are ``<namespace>/<name>`` in the testbed's registry.
+    """
+
+    bed: Testbed
+    namespace: str
+    publisher: Publisher
+    key: Key
+    policies: list[str] = field(default_factory=list)
+
+    @property
+    def kube(self) -> Kube:
+        return self.bed.kube
+
+    def image(self, name: str = "detector", tag: str = "stable") -> str:
+        return f"{self.bed.registry}/{self.namespace}/{name}:{tag}"
+
+    def publish(
+        self, release: str | Path = "v1", *, name: str = "detector", tag: str = "stable", **facts: Any
+    ) -> str:
+        """Publish a release of Magika (or a file); signed by the site's key unless ``key=None`` says otherwise."""
+        facts.setdefault("key", self.key)
+        facts.setdefault("version", str(release) if isinstance(release, str) else "0.0.1")
+        model = magika_model.release(release) if isinstance(release, str) else release
+        return self.publisher.publish(model, f"{self.namespace}/{name}:{tag}", **facts)
+
+    def policy(self, *keys: Key, name: str = "site", **spec: Any) -> None:
+        """Apply a policy for everything in this site's part of the registry."""
+        full = f"{self.namespace}-{name}"
+        document = {
+            "apiVersion": "edgemodel.io/v1alpha1",
+            "kind": "ModelTrustPolicy",
+            "metadata": {"name": full},
+            "spec": {
+                "match": {"images": [f"{self.bed.registry}/{self.namespace}/**"]},
+                "authorities": [
+                    {"name": key.private.stem, "publicKey": key.pem} for key in (keys or (self.key,))
+                ],
+                **spec,
+            },
+        }
+        self.kube.apply(document)
+        if full not in self.policies:
+            self.policies.append(full)
+
+    def apply(self, name: str = "detector", **spec: Any) -> None:
+        """Apply an EdgeModel; ``image`` is the site's ``stable`` tag of that name unless given."""
+        self.kube.apply(self.document(name, **spec))
+
+    def document(self, name: str = "detector", **spec: Any) -> dict[str, Any]:
+        return {
+            "apiVersion": "edgemodel.io/v1alpha1",
+            "kind": "EdgeModel",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {"image": self.image(name), "pollInterval": "2s", **spec},
+        }
+
+    def status(self, name: str = "detector") -> dict[str, Any]:
+        status: dict[str, Any] = self.kube.get("edgemodel", name, self.namespace).get("status", {})
+        return status
+
+    def active(self, name: str = "detector") -> str | None:
+        """Digest that serves now."""
+        slot = self.status(name).get("slots", {}).get("active")
+        return str(slot["digest"]) if slot else None
+
+    def await_active(self, digest: str, name: str = "detector", timeout: float = 90) -> None:
+        self.kube.until(lambda: self.active(name) == digest, f"{name} to serve {digest}", timeout)
+
+    def await_condition(
+        self,
+        kind: str,
+        status: str,
+        reason: str | None = None,
+        *,
+        name: str = "detector",
+        timeout: float = 90,
+    ) -> dict[str, Any]:
+        return self.kube.await_condition(name, kind, status, reason, self.namespace, timeout)
+
+    def serve(
+        self, release: str = "v1", *, name: str = "detector", sequence: int | None = None, **spec: Any
+    ) -> str:
+        """Publish, allow, apply and wait until it answers; return the digest."""
+        digest = self.publish(release, name=name, sequence=sequence)
+        self.policy()
+        self.apply(name, **spec)
+        self.await_condition("Ready", "True", "Serving", name=name)
+        self.await_active(digest, name)
+        return digest
+
+    def url(self, name: str = "detector") -> str:
+        """Base URL of the model's Service, reachable from here."""
+        return self.bed.service_url(name, self.namespace)
+
+
+@pytest.fixture
+def make_site(
+    bed: Testbed, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Site]]:
+    sites: list[Site] = []
+
+    def make(name: str) -> Site:
+        bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        publisher = Publisher(tmp_path, bed.registry)
+        site = Site(bed, name, publisher, publisher.key(f"{name}-key"))
+        sites.append(site)
+        return site
+
+    yield make
+    failed = getattr(request.node, "failed", False)
+    for site in sites:
+        if failed:
+            print(bed.describe(site.namespace))
+        bed.kube("delete", "namespace", site.namespace, "--wait=false")
+        for policy in site.policies:
+            bed.kube("delete", "modeltrustpolicy", policy, "--ignore-not-found")
+
+
+@pytest.fixture
+def site(make_site: Callable[[str], Site], request: pytest.FixtureRequest) -> Site:
+    name = (
+        request.node.name.removeprefix("test_").replace("_", "-").replace("[", "-").replace("]", "").lower()
+    )
+    return make_site(f"t-{name[:40].strip('-')}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.failed:
+        item.failed = True  # type: ignore[attr-defined]
+    return report
