@@ -1,8 +1,8 @@
 """sha256 digests: the one way content is named, and the only place that hashes.
 
-Promises: a ``Digest`` always is ``sha256:`` and 64 lower-case hex digits, so that two of them are equal exactly when
-their text is, and that one may be used as a file name or in a URL without quoting.
-Other algorithms are refused: OCI allows them, but a second one would make one artifact nameable in two ways.
+Promises: a ``Digest`` always is ``sha256:`` and 64 lower-case hex digits, so that two of them are equal
+exactly when their text is, and that one may be used as a file name or in a URL without quoting. Other
+algorithms are refused: OCI allows them, but a second one would make one artifact nameable in two ways.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ class Digest(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        """Check the form; raises ``ValueError`` as ``parse`` does."""
         if not _FORM.fullmatch(text):
             raise ValueError(f"expected sha256: and 64 lower-case hex digits, found {text[:80]!r}")
         return super().__new__(cls, text)

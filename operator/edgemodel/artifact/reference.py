@@ -1,9 +1,8 @@
-"""OCI references: ``registry/repository:tag`` or ``registry/repository@sha256:…``, read strictly and guessing nothing.
+"""OCI references, ``registry/repository:tag`` or ``…@sha256:…``, read strictly, guessing nothing.
 
-Promises: what parses has a registry host, a repository and a tag or a digest; ``Reference.parse(str(r)) == r``; host names and
-IPv6 addresses come out in one spelling, so that trust policies, which match on ``name``, cannot be evaded by another one.
-Differs from docker on purpose: no default registry, no ``library/``, no ``:latest``. A model that is pulled from a place
-nobody named is a mistake or an attack.
+Promises: what parses has a registry host, a repository and a tag or a digest; ``Reference.parse(str(r)) == r``; host names and IPv6 addresses come out in one spelling, so that trust policies, which match on
+``name``, cannot be evaded by another one. Differs from docker on purpose: no default registry, no
+``library/``, no ``:latest``. A model that is pulled from a place nobody named is a mistake or an attack.
 
 Grammar: github.com/distribution/reference (regexp.go) and the OCI distribution spec, "Pulling manifests".
 """
@@ -46,7 +45,8 @@ class Reference:
         """Read a reference.
 
         Raises:
-            Stalled: ``InvalidSpec``; the message names the part that is wrong and the character it starts at, counted from 1.
+            Stalled: ``InvalidSpec``; the message names the part that is wrong and the character it starts
+                at, counted from 1.
         """
         if len(text) > MAX_LENGTH:
             raise _wrong("reference", 1, f"is {len(text)} characters long; at most {MAX_LENGTH} are allowed")
@@ -59,8 +59,8 @@ class Reference:
             raise _wrong(
                 "registry",
                 1,
-                f"is missing: {registry_text[:80]!r} is not a host name with a dot, a port, or localhost. No registry is assumed; "
-                "name it in full",
+                f"is missing: {registry_text[:80]!r} is not a host name with a dot, a port, or localhost. "
+                "No registry is assumed; name it in full",
             )
         # A colon after the last slash starts the tag; one before it belongs to a port.
         repository, colon, tag_text = path.partition(":")
@@ -114,7 +114,8 @@ def _registry(text: str) -> str:
         return f"[{_ipv6(address)}]" + _port(port, len(address) + 4)
     host, colon, port_text = text.partition(":")
     labels = host.lower().split(".")
-    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+    # Some letters outside ASCII turn into ASCII ones when lowered: a second spelling of a name.
+    if len(host) > 253 or not host.isascii() or not all(_LABEL.fullmatch(label) for label in labels):
         raise _wrong(
             "registry",
             1,
@@ -158,7 +159,7 @@ def _check_repository(text: str, position: int) -> None:
             raise _wrong(
                 "repository",
                 position,
-                f"{found}: lower-case letters and digits, joined by single dots, one or two underscores, or dashes",
+                f"{found}: lower-case letters and digits, joined by a dot, one or two underscores, or dashes",
             )
         position += len(component) + 1
 
@@ -168,7 +169,7 @@ def _tag(text: str, position: int) -> str:
         raise _wrong(
             "tag",
             position,
-            f"{text[:80]!r} is not a tag: 1 to 128 letters, digits, dots, dashes, underscores, starting with none of . -",
+            f"{text[:80]!r} is not a tag: 1 to 128 letters, digits, dots, dashes, underscores; no dot or dash first",
         )
     return text
 
