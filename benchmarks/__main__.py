@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-FRAME = {"__init__", "__main__", "figures"}
+FRAME = {"__init__", "__main__", "figures", "memory", "models"}
 
 
 def main() -> int:

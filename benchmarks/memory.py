@@ -1,0 +1,14 @@
+"""How much memory processes hold."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def resident(pids: Iterable[int]) -> float:
+    """Return the sum of the resident set sizes of processes, in MiB."""
+    total = 0
+    for pid in pids:
+        for line in (Path("/proc") / str(pid) / "status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                total += int(line.split()[1])
+    return total / 1024
