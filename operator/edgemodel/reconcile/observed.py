@@ -1,6 +1,7 @@
 """All that one decision may look at, gathered beforehand by ``edgemodel.cluster.gather``.
 
-Everything here is a value: no client, no clock, no file. Live Kubernetes objects are plain dicts as the API server sent them.
+Everything here is a value: no client, no clock, no file. Live Kubernetes objects are plain dicts as the API server sent
+them, with ``apiVersion`` and ``kind`` (which items of a list lack) filled in.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ LiveObject = Mapping[str, Any]
 class Judged:
     """An artifact whose manifest was read, and what trust said about it under today's policies.
 
-    ``refusal`` is None when every policy passed (or only Warn policies failed; then ``warnings`` says what they held against it).
+    ``refusal`` is None when every policy passed, or only Warn policies failed; then ``warnings`` says what they held
+    against it.
     """
 
     digest: Digest

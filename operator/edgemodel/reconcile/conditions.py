@@ -1,0 +1,276 @@
+"""Says how a model is doing: the only place that computes conditions.
+
+Each function below speaks of one type. The messages are for a person at night: what happened, what still works, what to do.
+They hold no counter that ticks and no time, so that a world at rest has a status at rest.
+
+Rules: Ready only while a pod answers; the old version serving while the new one is blocked is Ready=True with
+Progressing=False/BlockedByFailedLoad; trouble in reaching a registry makes ArtifactVerified Unknown and touches
+nothing else.
+"""
+
+from edgemodel.api.conditions import ConditionType, Reason
+from edgemodel.api.meta import ConditionStatus
+from edgemodel.reconcile.observed import Unresolved
+from edgemodel.reconcile.pods import (
+    DELIVERY_REASONS,
+    FILE_REASONS,
+    LOAD_REASONS,
+    PLACE_REASONS,
+    TRUST_REASONS,
+    Stage,
+)
+from edgemodel.reconcile.service import url
+from edgemodel.reconcile.view import VersionView, View, capital, named, sentence
+
+Statement = tuple[ConditionType, ConditionStatus, Reason, str]
+Told = tuple[ConditionStatus, Reason, str]
+
+_RETRY = "To try it again change the spec or set the annotation edgemodel.io/retry to a new value."
+
+
+def statements(view: View) -> tuple[Statement, ...]:
+    """Return one statement for each type, Ready first."""
+    told: tuple[tuple[ConditionType, Told], ...] = (
+        (ConditionType.READY, _ready(view)),
+        (ConditionType.ARTIFACT_VERIFIED, _verified(view)),
+        (ConditionType.ARTIFACT_DELIVERED, _delivered(view)),
+        (ConditionType.MODEL_LOADED, _loaded(view)),
+        (ConditionType.PROGRESSING, _progressing(view)),
+        (ConditionType.ROLLED_BACK, _rolled_back(view)),
+        (ConditionType.DEGRADED, _degraded(view)),
+        (ConditionType.STALLED, _stalled(view)),
+    )
+    return tuple((kind, status, reason, message) for kind, (status, reason, message) in told)
+
+
+def suspended(ready: int) -> Told:
+    """Return what Ready says while spec.suspend is set."""
+    message = "spec.suspend is true: nothing is reconciled, what runs goes on running."
+    return ("True" if ready else "False"), Reason.SUSPENDED, message
+
+
+def _ready(view: View) -> Told:
+    serve = view.serve
+    if serve is None:
+        return _ready_without_version(view)
+    if serve.ready:
+        return "True", Reason.SERVING, f"{capital(serve.name)} answers at {url(view.model)}."
+    if view.spec.replicas == 0:
+        return "False", Reason.NO_READY_PODS, "spec.replicas is 0: nothing serves until it is raised."
+    failure = serve.failure
+    if failure is not None:
+        return "False", failure.reason, f"No pod of {serve.name} answers: {sentence(failure.message)}"
+    if view.active is not None and view.candidate is not None and view.spec.rollout.strategy == "StopFirst":
+        message = (
+            f"Strategy StopFirst: {view.active.name} stops before {view.candidate.name} starts; "
+            "service pauses until it is ready."
+        )
+        return "False", Reason.NO_READY_PODS, message
+    if serve.reached(Stage.LOADING):
+        return "False", Reason.STARTING, f"The inference server is loading {serve.name}."
+    if serve.reached(Stage.DOWNLOADING):
+        return "False", Reason.DOWNLOADING, f"{capital(serve.name)} is being pulled."
+    if view.active is None:
+        return "Unknown", Reason.RECONCILING, f"Pods of {serve.name} are being created."
+    if view.active_refusal is not None:
+        return (
+            "False",
+            view.active_refusal[0],
+            f"No pod of {serve.name} runs, and none is started: {sentence(view.active_refusal[1])}",
+        )
+    return "False", Reason.NO_READY_PODS, f"No pod of {serve.name} answers; its pods are being created."
+
+
+def _ready_without_version(view: View) -> Told:
+    status, reason, message = _verified(view)
+    if view.observed.conflicts:
+        _, reason, message = _stalled(view)
+        return "False", reason, message
+    if status != "True":
+        return "False", reason, message
+    if view.step.held:
+        return "False", Reason.PAUSED, _held(view)
+    return "Unknown", Reason.RECONCILING, "The first version has not been started yet."
+
+
+def _verified(view: View) -> Told:
+    target = view.target
+    if isinstance(target, Unresolved):
+        status: ConditionStatus = "False" if target.reason in TRUST_REASONS else "Unknown"
+        return status, target.reason, f"{sentence(target.message)} {view.what_serves}"
+    if target.refusal is not None:
+        reason, message = target.refusal
+        return "False", reason, f"{sentence(message)} {view.what_serves}"
+    release = f"version {target.release.version}" if target.release.version else "the artifact"
+    vouched = ", ".join(target.verified_by) or "nobody: the policies that match only warn"
+    message = f"{capital(release)} ({target.digest[:19]}) is vouched for by {vouched}."
+    if target.warnings:
+        message += " Warnings: " + " ".join(sentence(warning) for warning in target.warnings)
+    return "True", Reason.VERIFIED, message
+
+
+def _delivered(view: View) -> Told:
+    taken_back = view.taken_back
+    if taken_back is not None:
+        reason = _reason(taken_back.reason)
+        if reason in LOAD_REASONS and reason not in (
+            Reason.AMBIGUOUS_MODEL_FILE,
+            Reason.MODEL_FILE_NOT_FOUND,
+        ):
+            return "True", Reason.PULLED, "The version that was taken back had been pulled and verified."
+        if reason in DELIVERY_REASONS or reason in FILE_REASONS:
+            return "False", reason, sentence(taken_back.message)
+        return "Unknown", reason, f"The version was taken back: {sentence(taken_back.message)}"
+    subject = view.candidate or view.active
+    if subject is None:
+        return "Unknown", Reason.RECONCILING, "No version has been started."
+    failure = subject.failure
+    if failure is not None and failure.reason in DELIVERY_REASONS:
+        return "False", failure.reason, f"{capital(subject.name)}: {sentence(failure.message)}"
+    if subject.reached(Stage.LOADING):
+        return "True", Reason.PULLED, f"{capital(subject.name)} was pulled and verified inside its pods."
+    if failure is not None and failure.reason in FILE_REASONS:
+        return "False", failure.reason, f"{capital(subject.name)}: {sentence(failure.message)}"
+    if subject.reached(Stage.DOWNLOADING):
+        return "False", Reason.DOWNLOADING, f"{capital(subject.name)} is being pulled."
+    return "Unknown", Reason.RECONCILING, f"No pod of {subject.name} has begun to pull it."
+
+
+def _loaded(view: View) -> Told:
+    taken_back = view.taken_back
+    if taken_back is not None:
+        reason = _reason(taken_back.reason)
+        message = f"{sentence(taken_back.message)} {view.what_serves}"
+        return ("False" if reason in LOAD_REASONS | PLACE_REASONS else "Unknown"), reason, message
+    subject = view.candidate or view.active
+    if subject is None:
+        return "Unknown", Reason.RECONCILING, "No version has been started."
+    failure = subject.failure
+    told = failure is not None and failure.reason in (LOAD_REASONS | PLACE_REASONS)
+    # One pod of several that crashes or finds no node is Degraded; a file that cannot be loaded is not loaded.
+    if failure is not None and told and (not subject.ready or failure.reason in FILE_REASONS):
+        return (
+            "False",
+            failure.reason,
+            f"{capital(subject.name)}: {sentence(failure.message)} {_outlook(view)}",
+        )
+    if subject.ready:
+        return "True", Reason.LOADED, f"{capital(subject.name)} is loaded."
+    return "Unknown", Reason.STARTING, f"No pod of {subject.name} has loaded it yet."
+
+
+def _outlook(view: View) -> str:
+    if view.candidate is not None and view.active is None:
+        return (
+            "There is no earlier version to go back to; it is tried again until spec.image gives another one."
+        )
+    return view.what_serves
+
+
+def _progressing(view: View) -> Told:
+    active, candidate, taken_back = view.active, view.candidate, view.taken_back
+    if candidate is not None:
+        return _progress_of(view, candidate, active)
+    if view.step.held:
+        return "False", Reason.PAUSED, _held(view)
+    if taken_back is not None:
+        overdue = taken_back.reason == Reason.PROGRESS_DEADLINE_EXCEEDED
+        reason = Reason.PROGRESS_DEADLINE_EXCEEDED if overdue else Reason.BLOCKED_BY_FAILED_LOAD
+        return "False", reason, f"{sentence(taken_back.message)} {view.what_serves} {_RETRY}"
+    if active is not None and view.step.draining:
+        return "True", Reason.PROMOTING, f"Requests go to {active.name}; the one before it is being drained."
+    if view.refusal is not None:
+        return "False", Reason.POLICY_REFUSED, f"What spec.image stands for is refused. {view.what_serves}"
+    if active is not None:
+        return "False", Reason.COMPLETE, f"{capital(active.name)} is the active one."
+    if isinstance(view.target, Unresolved):
+        return "False", view.target.reason, "spec.image has not been resolved, so nothing can be started."
+    return "False", Reason.RECONCILING, "No version has been started."
+
+
+def _progress_of(view: View, candidate: VersionView, active: VersionView | None) -> Told:
+    failure = candidate.failure
+    if active is None:
+        if failure is not None and failure.fatal:
+            return "False", Reason.BLOCKED_BY_FAILED_LOAD, f"{sentence(failure.message)} {_outlook(view)}"
+        if view.overdue:
+            why = f" {sentence(failure.message)}" if failure else ""
+            late = f"No pod of {candidate.name} got ready within {view.spec.rollout.progress_deadline}."
+            return "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{late}{why} {_outlook(view)}"
+        why = f": {sentence(failure.message)}" if failure else "."
+        return "True", Reason.PROMOTING, f"The first version, {candidate.name}, is starting{why}"
+    if view.spec.rollout.paused:
+        message = (
+            f"spec.rollout.paused is true: {candidate.name} is up and is not promoted until it is false."
+        )
+        return "False", Reason.PAUSED, f"{message} {view.what_serves}"
+    why = f" {sentence(failure.message)}" if failure else ""
+    return "True", Reason.REPLACING, f"{capital(candidate.name)} is starting to replace {active.name}.{why}"
+
+
+def _held(view: View) -> str:
+    return f"spec.rollout.paused is true: the new version waits until it is false. {view.what_serves}"
+
+
+def _rolled_back(view: View) -> Told:
+    taken_back = view.taken_back
+    if taken_back is None:
+        return "False", Reason.NONE, "Nothing was taken back."
+    reason = _reason(taken_back.reason)
+    message = (
+        f"{taken_back.digest[:19]} was taken back: {sentence(taken_back.message)} {view.what_serves} {_RETRY}"
+    )
+    return "True", (Reason.LOAD_FAILED if reason in LOAD_REASONS else reason), message
+
+
+def _degraded(view: View) -> Told:
+    active = view.active
+    if active is None or not active.ready:
+        return "False", Reason.NONE, "Nothing serves with less than was asked for."
+    if view.active_refusal is not None:
+        message = (
+            f"Today's policies refuse {named(active.slot)}, which serves: {sentence(view.active_refusal[1])} "
+            "Its pods are left running, but none is started any more. Mend the policy, or publish a version that passes."
+        )
+        return "True", Reason.POLICY_REFUSED, message
+    for judged in (view.observed.active, view.target):
+        if (
+            judged is not None
+            and not isinstance(judged, Unresolved)
+            and judged.stale
+            and judged.digest == active.slot.digest
+        ):
+            return (
+                "True",
+                Reason.STALE,
+                f"{sentence(judged.stale)} It goes on serving; publish a newer version.",
+            )
+    stopping = view.candidate is not None and view.spec.rollout.strategy == "StopFirst"
+    if active.ready < view.spec.replicas and not stopping:
+        why = f": {sentence(active.failure.message)}" if active.failure else "."
+        message = f"Only some of the {view.spec.replicas} pods of {active.name} answer{why}"
+        return "True", Reason.REPLICAS_MISSING, message
+    return "False", Reason.NONE, "All that was asked for serves."
+
+
+def _stalled(view: View) -> Told:
+    if view.observed.conflicts:
+        names = ", ".join(view.observed.conflicts)
+        message = (
+            f"{names} in this namespace belongs to somebody else and is left alone. Rename or delete it, or give "
+            f"the EdgeModel another name. {view.what_serves}"
+        )
+        return "True", Reason.NAME_CONFLICT, message
+    target = view.target
+    if isinstance(target, Unresolved):
+        if target.stalled:
+            return "True", target.reason, f"{sentence(target.message)} {view.what_serves}"
+    elif target.refusal is not None:
+        advice = "Publish an artifact that passes, or change the ModelTrustPolicy."
+        return "True", Reason.POLICY_REFUSED, f"{sentence(target.refusal[1])} {advice} {view.what_serves}"
+    return "False", Reason.NONE, "Nothing waits for a person."
+
+
+def _reason(text: str) -> Reason:
+    """Return the Reason that status remembers; one of a later release of ours is a failed load to this one."""
+    return Reason(text) if text in Reason.__members__.values() else Reason.LOAD_FAILED

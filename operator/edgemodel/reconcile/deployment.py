@@ -1,0 +1,216 @@
+"""One Deployment for each version of the model: an init container delivers the artifact, a server answers with it.
+
+A change of version is another Deployment (docs/adr/0005-one-deployment-per-version.md); a change of anything else is a
+rolling update inside this one, which never takes a ready pod away before its successor is ready (Surge) or never holds
+memory for one pod too many (StopFirst).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from edgemodel.api.meta import ANNOTATION_IMAGE, LABEL_DIGEST, seconds
+from edgemodel.api.v1alpha1 import EdgeModel, Slot
+from edgemodel.reconcile.child import (
+    Object,
+    delivery_name,
+    deployment_name,
+    digest_label,
+    metadata,
+    own_labels,
+    pod_selector,
+    shown_version,
+)
+from edgemodel.reconcile.observed import Settings
+from edgemodel.reconcile.quantity import amount
+
+PORT = 8080
+USER = 65532
+"""uid and gid of both images."""
+GRACE_SECONDS = 30
+"""The server stops being ready, waits about 5 s for load balancers to notice, then finishes what it has accepted."""
+FETCH_REQUESTS = {"cpu": "50m", "memory": "64Mi"}
+SERVER_REQUESTS = {"cpu": "100m", "memory": "128Mi"}
+"""Enough for a small model on a small node; spec.server.resources overrides."""
+LOCKED_DOWN = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def deployment(model: EdgeModel, settings: Settings, slot: Slot, replicas: int) -> Object:
+    """Return the Deployment of one version at the given size."""
+    spec, extra = model.spec, model.spec.pod_template
+    surge = spec.rollout.strategy == "Surge"
+    pinned = {ANNOTATION_IMAGE: slot.image}
+    version = {LABEL_DIGEST: digest_label(slot.digest)}
+    pod: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [_fetch(model, settings, slot)],
+        "containers": [_server(model, settings, slot)],
+        "volumes": [
+            {"name": "models", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "delivery", "configMap": {"name": delivery_name(model)}},
+            *_secrets_volume(model),
+        ],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": pod_selector(model, slot)},
+            }
+        ],
+    }
+    for field, value in (
+        ("nodeSelector", extra.node_selector),
+        ("tolerations", extra.tolerations),
+        ("affinity", extra.affinity),
+        ("priorityClassName", extra.priority_class_name),
+        ("runtimeClassName", extra.runtime_class_name),
+    ):
+        if value:
+            pod[field] = value
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(
+            model, settings, deployment_name(model, slot), labels=version, annotations=pinned
+        ),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 1,
+            "progressDeadlineSeconds": max(2, math.ceil(seconds(spec.rollout.progress_deadline)) or 600),
+            "selector": {"matchLabels": pod_selector(model, slot)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}
+                if surge
+                else {"maxSurge": 0, "maxUnavailable": 1},
+            },
+            "template": {
+                "metadata": {
+                    "labels": {**extra.labels, **own_labels(model), **version},
+                    "annotations": {**extra.annotations, **pinned},
+                },
+                "spec": pod,
+            },
+        },
+    }
+
+
+def _fetch(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
+    """Return the init container: it pulls the pinned artifact, verifies it again and leaves it in ``/models``."""
+    secrets = [{"name": "pull-secrets", "mountPath": "/etc/edgemodel-secrets", "readOnly": True}]
+    return {
+        "name": "fetch",
+        "image": settings.node_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": [
+            *("node", "fetch"),
+            *("--reference", slot.image),
+            *("--config-dir", "/etc/edgemodel"),
+            *("--secrets-dir", "/etc/edgemodel-secrets"),
+            *("--output", "/models"),
+            *("--name", model.metadata.name),
+            *("--version", shown_version(slot)),
+            *(("--model-file", slot.model_file) if slot.model_file else ()),
+        ],
+        "resources": {"requests": FETCH_REQUESTS},
+        "securityContext": LOCKED_DOWN,
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models"},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (a volume of the pod's own)
+            {"name": "delivery", "mountPath": "/etc/edgemodel", "readOnly": True},
+            *(secrets if model.spec.pull_secrets else ()),
+        ],
+    }
+
+
+def _server(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
+    """Return the container that loads the model directory and answers."""
+    spec = model.spec.server
+    threads = spec.threads or _cpu_limit(spec.resources)
+    container: Object = {
+        "name": "server",
+        "image": spec.image or settings.server_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": [
+            *("--model", "/models"),
+            *("--name", model.metadata.name),
+            *("--model-version", shown_version(slot)),
+            *("--digest", slot.digest),
+            *("--port", str(PORT)),
+            *(("--threads", str(threads)) if threads else ()),
+        ],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": _resources(spec.resources),
+        "securityContext": LOCKED_DOWN,
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        # Asked every second so that a small model is ready at once; ten minutes, so that a large one may load.
+        "startupProbe": _probe("ready", periodSeconds=1, timeoutSeconds=1, failureThreshold=600),
+        "readinessProbe": _probe("ready", periodSeconds=2, timeoutSeconds=2, failureThreshold=3),
+        "livenessProbe": _probe("live", periodSeconds=10, timeoutSeconds=5, failureThreshold=6),
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (a volume of the pod's own)
+        ],
+    }
+    if spec.extra_env:
+        container["env"] = spec.extra_env
+    return container
+
+
+def _probe(endpoint: str, **timing: int) -> Object:
+    return {"httpGet": {"path": f"/v2/health/{endpoint}", "port": "http"}, **timing}
+
+
+def _secrets_volume(model: EdgeModel) -> list[Object]:
+    """Return one volume with each pull secret in a numbered folder, in the order in which they are tried.
+
+    A Secret that does not exist is left out rather than holding the pod: fetch then says ``AuthenticationFailed`` where a
+    person looks, while a pod that waits for a volume says nothing in its status.
+    """
+    if not model.spec.pull_secrets:
+        return []
+    sources = [
+        {
+            "secret": {
+                "name": secret.name,
+                "optional": True,
+                "items": [{"key": ".dockerconfigjson", "path": f"{number}/.dockerconfigjson"}],
+            }
+        }
+        for number, secret in enumerate(model.spec.pull_secrets)
+    ]
+    return [{"name": "pull-secrets", "projected": {"defaultMode": 0o440, "sources": sources}}]
+
+
+def _resources(override: Mapping[str, Any]) -> Object:
+    """Return the defaults with the user's own laid over them; a limit of theirs replaces our request of the same thing.
+
+    (A default request above the user's limit would be refused; without a request Kubernetes takes the limit.)
+    """
+    limits = override.get("limits") or {}
+    requests = {key: value for key, value in SERVER_REQUESTS.items() if key not in limits}
+    merged = {**override, "requests": {**requests, **(override.get("requests") or {})}}
+    return {key: value for key, value in merged.items() if value}
+
+
+def _cpu_limit(resources: Mapping[str, Any]) -> int | None:
+    cores = amount((resources.get("limits") or {}).get("cpu"))
+    return math.ceil(cores) if cores else None

@@ -1,0 +1,85 @@
+"""Events: what happened between the old status and the new one, told once.
+
+They follow from the two statuses alone, so that a pass which changes nothing tells nothing, and a restarted operator does
+not tell again. The worker posts them only after the new status was written.
+"""
+
+from collections.abc import Iterator
+
+from edgemodel.api.conditions import ConditionType, Reason
+from edgemodel.api.meta import Condition
+from edgemodel.api.v1alpha1 import EdgeModelStatus
+from edgemodel.reconcile.decision import Event
+from edgemodel.reconcile.pods import TRUST_REASONS
+from edgemodel.reconcile.view import capital, named
+
+
+def transitions(old: EdgeModelStatus, new: EdgeModelStatus) -> tuple[Event, ...]:
+    """Return the Events of one change of status, in the order of the model's way: resolved, verified, …, loaded."""
+    return (*_of_artifact(old, new), *_of_rollout(old, new), *_of_loading(old, new))
+
+
+def _of_artifact(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    moved = new.tag is not None and (old.tag is None or old.tag.digest != new.tag.digest)
+    if moved and new.tag is not None:
+        yield Event("Normal", "ArtifactResolved", f"{new.tag.ref} stands for {new.tag.digest}.")
+    before, after = _pair(old, new, ConditionType.ARTIFACT_VERIFIED)
+    if after is None:
+        return
+    if after.status == "True" and (moved or before is None or before.status != "True"):
+        yield Event("Normal", "ArtifactVerified", after.message)
+    refused = after.status == "False" and after.reason in TRUST_REASONS
+    if refused and (
+        moved or before is None or (before.status, before.reason) != (after.status, after.reason)
+    ):
+        downgrade = after.reason == Reason.DOWNGRADE_REFUSED
+        name = "DowngradeRefused" if downgrade else "SignatureRejected"
+        yield Event("Warning", name, f"{after.reason}: {after.message}")
+
+
+def _of_rollout(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    candidate, active = new.slots.candidate, new.slots.active
+    was = old.slots.candidate
+    if candidate is not None and (was is None or was.digest != candidate.digest):
+        beside = f" beside {named(active)}" if active is not None else ""
+        yield Event("Normal", "RolloutStarted", f"{capital(named(candidate))} is being started{beside}.")
+    before, after = _pair(old, new, ConditionType.ARTIFACT_DELIVERED)
+    if after is not None and after.reason == Reason.PULLED and (before is None or before.status != "True"):
+        yield Event("Normal", "ArtifactPulled", after.message)
+    served = old.slots.active
+    if active is not None and (served is None or served.digest != active.digest):
+        instead = f" instead of {named(served)}" if served is not None else ""
+        yield Event("Normal", "Promoted", f"{capital(named(active))} serves{instead}.")
+    back = new.rolled_back
+    if back is not None and (old.rolled_back is None or old.rolled_back.at != back.at):
+        yield Event(
+            "Warning", "RolledBack", f"{back.digest[:19]} was taken back: {back.reason}: {back.message}"
+        )
+    before, after = _pair(old, new, ConditionType.PROGRESSING)
+    if (
+        after is not None
+        and after.reason == Reason.PAUSED
+        and (before is None or before.reason != Reason.PAUSED)
+    ):
+        yield Event("Normal", "UpdatePaused", after.message)
+
+
+def _of_loading(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    before, after = _pair(old, new, ConditionType.MODEL_LOADED)
+    if after is None or (
+        before is not None and (before.status, before.reason) == (after.status, after.reason)
+    ):
+        return
+    if after.status == "True" and (before is None or before.status != "True"):
+        yield Event("Normal", "ModelLoaded", after.message)
+    if after.status == "False":
+        yield Event("Warning", "ModelLoadFailed", f"{after.reason}: {after.message}")
+
+
+def _pair(
+    old: EdgeModelStatus, new: EdgeModelStatus, kind: ConditionType
+) -> tuple[Condition | None, Condition | None]:
+    def find(status: EdgeModelStatus) -> Condition | None:
+        return next((condition for condition in status.conditions if condition.type == kind), None)
+
+    return find(old), find(new)

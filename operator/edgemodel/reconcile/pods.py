@@ -1,0 +1,214 @@
+"""What one live pod tells about its version: does it answer, how far has it come, what went wrong.
+
+Everything in a pod's status that a container wrote is untrusted: reasons count only if that container may say them, text
+loses its control characters and credentials in URLs and is cut to length.
+
+Termination messages, written by ``edgemodel node fetch`` and by the inference server to ``/dev/termination-log``, are
+one JSON object ``{"reason": <Reason>, "message": <text>}``; from any other text (a traceback, taken from the log by the
+kubelet) the last line is kept.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from edgemodel.api.conditions import Reason
+from edgemodel.api.meta import LABEL_DIGEST
+from edgemodel.rollout.machine import Failure
+
+MESSAGE_LENGTH = 512
+"""Characters of a pod's own words that reach status."""
+
+TRUST_REASONS = frozenset(
+    {
+        Reason.NO_MATCHING_POLICY,
+        Reason.SIGNATURE_MISSING,
+        Reason.SIGNATURE_INVALID,
+        Reason.KEY_UNKNOWN,
+        Reason.KEY_REVOKED,
+        Reason.DOWNGRADE_REFUSED,
+        Reason.EXPIRED,
+        Reason.DIGEST_MISMATCH,
+        Reason.WRONG_MODEL,
+        Reason.MALFORMED_ARTIFACT,
+    }
+)
+"""The artifact was judged and refused."""
+REGISTRY_REASONS = frozenset({Reason.REGISTRY_UNREACHABLE, Reason.AUTHENTICATION_FAILED, Reason.NOT_FOUND})
+DELIVERY_REASONS = (
+    TRUST_REASONS | REGISTRY_REASONS | {Reason.TRANSFER_FAILED, Reason.DISK_FULL, Reason.INVALID_SPEC}
+)
+"""What keeps an artifact from reaching a pod."""
+FILE_REASONS = frozenset(
+    {
+        Reason.MODEL_LOAD_FAILED,
+        Reason.UNSUPPORTED_OPSET,
+        Reason.MISSING_EXTERNAL_DATA,
+        Reason.AMBIGUOUS_MODEL_FILE,
+        Reason.MODEL_FILE_NOT_FOUND,
+    }
+)
+"""The same file will fail in the same way wherever and however often it is loaded."""
+LOAD_REASONS = FILE_REASONS | {Reason.OUT_OF_MEMORY, Reason.SERVER_CRASHED}
+"""What keeps a delivered artifact from answering."""
+PLACE_REASONS = frozenset({Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED})
+"""What keeps a pod from starting at all."""
+
+_FINAL = TRUST_REASONS | FILE_REASONS
+_FETCH_MAY_SAY = DELIVERY_REASONS | FILE_REASONS
+_SERVER_MAY_SAY = LOAD_REASONS
+_IMAGE_TROUBLE = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+_USERINFO = re.compile(r"://[^/@\s]{1,256}@")
+
+
+class Stage(IntEnum):
+    """How far a pod has come; a later stage has passed the earlier ones."""
+
+    PLACING = 0
+    """Waits for a node, or for its images."""
+    DOWNLOADING = 1
+    """The init container pulls and verifies."""
+    LOADING = 2
+    """The artifact is delivered; the server loads it."""
+    ANSWERING = 3
+    """Ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """What decisions need of one pod."""
+
+    name: str
+    digest: str
+    """Value of its digest label."""
+    stage: Stage
+    going: bool = False
+    """It is being deleted."""
+    ended: bool = False
+    """It was evicted or has finished: it holds no memory and comes back as another pod."""
+    failure: Failure | None = None
+
+    @property
+    def ready(self) -> bool:
+        """It answers and will go on doing so."""
+        return self.stage is Stage.ANSWERING and not self.going
+
+
+def read_pod(pod: Mapping[str, Any]) -> PodFacts:
+    """Read a live pod as the API server sent it."""
+    meta, status = _map(pod.get("metadata")), _map(pod.get("status"))
+    conditions = {_map(item).get("type"): _map(item) for item in _list(status.get("conditions"))}
+    fetch = _container(status.get("initContainerStatuses"), "fetch")
+    server = _container(status.get("containerStatuses"), "server")
+    stage, failure = _progress(conditions, fetch, server)
+    return PodFacts(
+        name=str(meta.get("name", "")),
+        digest=str(_map(meta.get("labels")).get(LABEL_DIGEST, "")),
+        stage=stage,
+        going=bool(meta.get("deletionTimestamp")),
+        ended=status.get("phase") in ("Failed", "Succeeded"),
+        failure=failure,
+    )
+
+
+def clean(text: object, length: int = MESSAGE_LENGTH) -> str:
+    """Return text fit for status: one line, no control or direction characters, no credentials in URLs, cut to length."""
+    words = str(text)[: 8 * length]
+    words = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in words)
+    words = _USERINFO.sub("://…@", " ".join(words.split()))
+    return words if len(words) <= length else f"{words[: length - 1]}…"
+
+
+def _progress(
+    conditions: Mapping[Any, Mapping[str, Any]], fetch: Mapping[str, Any], server: Mapping[str, Any]
+) -> tuple[Stage, Failure | None]:
+    """Return how far the pod has come and what stands in its way."""
+    if conditions.get("Ready", {}).get("status") == "True":
+        return Stage.ANSWERING, None
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        why = clean(scheduled.get("message") or scheduled.get("reason") or "no node fits")
+        return Stage.PLACING, Failure(Reason.UNSCHEDULABLE, f"no node takes the pod: {why}", fatal=False)
+    fetched = _map(_map(fetch.get("state")).get("terminated"))
+    if fetched.get("exitCode") == 0:
+        failure = _failure(server, _SERVER_MAY_SAY, Reason.SERVER_CRASHED, "the inference server")
+        return Stage.LOADING, failure
+    failure = _failure(fetch, _FETCH_MAY_SAY, Reason.TRANSFER_FAILED, "the delivery of the artifact")
+    running = "running" in _map(fetch.get("state"))
+    return (Stage.DOWNLOADING if running or failure else Stage.PLACING), failure
+
+
+def _failure(
+    container: Mapping[str, Any], may_say: frozenset[Reason], otherwise: Reason, what: str
+) -> Failure | None:
+    """Return why a container does not do its work, from what it waits for and how it ended."""
+    state, last = _map(container.get("state")), _map(container.get("lastState"))
+    waiting = _map(state.get("waiting"))
+    why = str(waiting.get("reason") or "")
+    if why in _IMAGE_TROUBLE:
+        said = (
+            f"the image of {what} cannot be started: {clean(why, 64)}: {clean(waiting.get('message') or '')}"
+        )
+        return Failure(Reason.IMAGE_PULL_FAILED, said.rstrip(": "), fatal=False)
+    ended = _map(state.get("terminated")) or _map(last.get("terminated"))
+    if not ended or ended.get("exitCode") == 0:
+        return None
+    looping = why == "CrashLoopBackOff" or _count(container.get("restartCount")) >= 2
+    if ended.get("reason") == "OOMKilled":
+        said = f"{what} was killed for using more memory than its limit, or than the node has"
+        reason = Reason.OUT_OF_MEMORY if Reason.OUT_OF_MEMORY in may_say else otherwise
+        return Failure(reason, said, fatal=looping and reason in LOAD_REASONS)
+    named, said = _words(str(ended.get("message") or ""), may_say)
+    if named is None:
+        exit_code = _count(ended.get("exitCode"))
+        said = f"{what} ended with exit code {exit_code}" + (f": {said}" if said else "")
+    reason = named or otherwise
+    fatal = reason in _FINAL or (looping and reason in LOAD_REASONS)
+    return Failure(reason, said or f"{what} failed and gave no message", fatal=fatal)
+
+
+def _words(message: str, may_say: frozenset[Reason]) -> tuple[Reason | None, str]:
+    """Return reason and text of a termination message; no reason when it is not ours, or not one this container may give."""
+    try:
+        told = json.loads(message)
+    except (ValueError, RecursionError):
+        told = None
+    if isinstance(told, dict):
+        text = clean(told.get("message") or "")
+        name = told.get("reason")
+        reason = next((known for known in may_say if known == name), None)
+        return reason, text
+    lines = [line for line in message.splitlines() if line.strip()]
+    return None, clean(lines[-1]) if lines else ""
+
+
+def _container(statuses: object, name: str) -> Mapping[str, Any]:
+    return next((_map(item) for item in _list(statuses) if _map(item).get("name") == name), {})
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,66 @@
+"""Puts pods and Deployments together by version: what the rollout's machine looks at.
+
+Live objects carry 16 hex digits of a digest; slots carry the whole of it. A Deployment that belongs to no slot keeps its
+label as its key, so that it can still be named and removed.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgemodel.api.meta import LABEL_DIGEST
+from edgemodel.reconcile.child import digest_label
+from edgemodel.reconcile.pods import PodFacts
+from edgemodel.rollout.machine import Failure, Seen
+
+
+def seen_versions(
+    known: Iterable[str], children: Iterable[Mapping[str, Any]], pods: Iterable[PodFacts]
+) -> dict[str, Seen]:
+    """Return what was seen of each version.
+
+    Args:
+        known: digests of the slots and of the target; they key their versions.
+        children: live children of all kinds.
+        pods: all pods of the model.
+    """
+    digests = {digest_label(digest): digest for digest in known}
+    sizes = {
+        label_of(child): int((child.get("spec") or {}).get("replicas", 1))
+        for child in children
+        if child.get("kind") == "Deployment"
+    }
+    by_label: dict[str, list[PodFacts]] = {label: [] for label in sizes}
+    for pod in pods:
+        if not pod.ended:
+            by_label.setdefault(pod.digest, []).append(pod)
+    return {
+        digests.get(label, label): Seen(
+            deployed=label in sizes,
+            replicas=sizes.get(label, 0),
+            pods=len(own),
+            ready=sum(pod.ready for pod in own),
+            failure=worst(own),
+        )
+        for label, own in by_label.items()
+    }
+
+
+def worst(pods: Iterable[PodFacts]) -> Failure | None:
+    """Return the failure that decides: a fatal one before one that may pass, then by the pod's name."""
+    failing = [
+        (not pod.failure.fatal, pod.name, pod.failure) for pod in pods if pod.failure and not pod.going
+    ]
+    return min(failing, key=lambda found: found[:2])[2] if failing else None
+
+
+def label_of(live: Mapping[str, Any]) -> str:
+    """Return a live object's digest label, empty when it bears none."""
+    return str(((live.get("metadata") or {}).get("labels") or {}).get(LABEL_DIGEST, ""))
+
+
+def selected_label(children: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the digest label that the live Service selects; None when there is no Service."""
+    for child in children:
+        if child.get("kind") == "Service":
+            return str(((child.get("spec") or {}).get("selector") or {}).get(LABEL_DIGEST, ""))
+    return None

@@ -1,0 +1,121 @@
+"""One pass's facts, arranged for telling: which version each statement is about and what its pods report."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from edgemodel.api.conditions import Reason
+from edgemodel.api.v1alpha1 import EdgeModelStatus, RolledBack, Slot
+from edgemodel.reconcile.child import digest_label
+from edgemodel.reconcile.observed import Judged, Observed
+from edgemodel.reconcile.pods import PodFacts, Stage
+from edgemodel.reconcile.versions import worst
+from edgemodel.rollout.machine import Failure, Step
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """One version and its pods, without those that are going or ended."""
+
+    slot: Slot
+    pods: tuple[PodFacts, ...]
+
+    @property
+    def name(self) -> str:
+        """The version as a person is told of it."""
+        return named(self.slot)
+
+    @cached_property
+    def ready(self) -> int:
+        """Pods that answer."""
+        return sum(pod.ready for pod in self.pods)
+
+    @cached_property
+    def failure(self) -> Failure | None:
+        """What the worst of its pods reports."""
+        return worst(self.pods)
+
+    def reached(self, stage: Stage) -> bool:
+        """Say whether any pod has come as far as ``stage``."""
+        return any(pod.stage >= stage for pod in self.pods)
+
+
+class View:
+    """What ``conditions`` and ``status`` read."""
+
+    def __init__(self, observed: Observed, step: Step, pods: tuple[PodFacts, ...], now_overdue: bool) -> None:
+        """Arrange one pass; ``now_overdue`` says that a first version's progress deadline has passed."""
+        self.observed = observed
+        self.model = observed.model
+        self.spec = observed.model.spec
+        self.old: EdgeModelStatus = observed.model.status
+        self.target = observed.target
+        self.step = step
+        self.overdue = now_overdue
+        self._pods = pods
+        self.active = self.version(step.slots.active)
+        self.candidate = self.version(step.slots.candidate)
+        self.serve = self.version(step.serve)
+
+    def version(self, slot: Slot | None) -> VersionView | None:
+        """Return a slot with its pods."""
+        if slot is None:
+            return None
+        label = digest_label(slot.digest)
+        return VersionView(
+            slot, tuple(pod for pod in self._pods if pod.digest == label and not pod.going and not pod.ended)
+        )
+
+    @property
+    def target_digest(self) -> str | None:
+        """What spec.image stands for; while the registry does not answer, what it last stood for."""
+        if isinstance(self.target, Judged):
+            return self.target.digest
+        tag = self.old.tag
+        return tag.digest if tag is not None and tag.ref == self.spec.image else None
+
+    @property
+    def taken_back(self) -> RolledBack | None:
+        """The version that spec.image stands for, if it was tried and taken back."""
+        banned = self.step.rolled_back
+        if banned is None or self.candidate is not None or banned.digest != self.target_digest:
+            return None
+        return banned
+
+    @property
+    def refusal(self) -> tuple[Reason, str] | None:
+        """Why the target is refused, if it is."""
+        return self.target.refusal if isinstance(self.target, Judged) else None
+
+    @property
+    def active_refusal(self) -> tuple[Reason, str] | None:
+        """Why today's policies refuse the version that serves, if they do."""
+        if self.active is None:
+            return None
+        for judged in (self.target, self.observed.active):
+            if isinstance(judged, Judged) and judged.digest == self.active.slot.digest:
+                return judged.refusal
+        return None
+
+    @property
+    def what_serves(self) -> str:
+        """One sentence on what users of the model notice."""
+        if self.serve is not None and self.serve.ready:
+            return f"{capital(self.serve.name)} goes on serving."
+        return "Nothing serves now."
+
+
+def named(slot: Slot) -> str:
+    """Return the version as a person is told of it: ``version 1.4.0 (sha256:0123456789ab)``."""
+    short = slot.digest[: len("sha256:") + 12]
+    return f"version {slot.version} ({short})" if slot.version else f"version {short}"
+
+
+def capital(text: str) -> str:
+    """Return the text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """Return the text as a sentence: capital first, one full stop last."""
+    text = capital(text.strip())
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

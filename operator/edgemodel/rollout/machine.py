@@ -1,0 +1,284 @@
+"""Which version serves, which is tried, which is gone back to: one pure step, taken once per pass.
+
+``step`` looks at what is wanted, at the slots that status remembers and at what was seen of each version, and returns the
+new slots and what must run. It keeps no other memory: an operator that restarts at any point goes on from there.
+
+What it promises:
+
+* there is at most one candidate;
+* Surge leaves the active version at full size until the candidate has all its replicas ready;
+* a version that was taken back is not tried again until the spec's generation or the retry annotation changes;
+* a version that today's policies refuse is never started, and one that serves is not stopped for it;
+* an old version goes only after the Service was seen to select another one.
+
+It leaves to others: judging artifacts (``wanted.target`` has passed), reading pods (``Seen``), building objects, conditions.
+
+::
+
+    target ──start──▶ candidate ──all ready──▶ active ──replaced──▶ last good
+                          │
+                          └─fails, active exists──▶ rolled back (the active version goes on, or comes back)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from edgemodel.api.conditions import Reason
+from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What spec, annotations and trust ask for."""
+
+    target: Slot | None
+    """The version that spec.image stands for, if it is known and passed; its ``since`` and ``tries`` are ignored."""
+    replicas: int
+    generation: int
+    retry: str = ""
+    strategy: Literal["Surge", "StopFirst"] = "Surge"
+    progress_deadline: float = 600.0
+    """Seconds from a candidate's start to its end if it does not get ready; 0 means never."""
+    paused: bool = False
+    refused: frozenset[str] = frozenset()
+    """Digests that do not pass today's policies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a pod does not answer; ``fatal`` when waiting longer will not mend it."""
+
+    reason: Reason
+    message: str
+    fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of one version."""
+
+    deployed: bool = False
+    """Its Deployment exists."""
+    replicas: int = 0
+    """How many pods its Deployment asks for."""
+    pods: int = 0
+    """Pods that hold memory, those that are going included."""
+    ready: int = 0
+    """Pods that answer and are not going."""
+    failure: Failure | None = None
+    """The worst thing that any of its pods reports."""
+
+
+NOT_SEEN = Seen()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The outcome of one step."""
+
+    slots: Slots
+    rolled_back: RolledBack | None
+    run: tuple[tuple[Slot, int], ...]
+    """Versions that must have a Deployment, and its replicas."""
+    serve: Slot | None
+    """The version that the Service selects."""
+    remove: frozenset[str]
+    """Versions (keys of ``seen``) whose Deployment goes now."""
+    draining: frozenset[str]
+    """Versions (keys of ``seen``) that go once the Service was seen to select another one."""
+    held: bool
+    """A verified target waits for spec.rollout.paused to end."""
+
+
+def step(
+    wanted: Wanted,
+    slots: Slots,
+    rolled_back: RolledBack | None,
+    seen: Mapping[str, Seen],
+    selected: str | None,
+    now: datetime,
+) -> Step:
+    """Take one step.
+
+    Args:
+        wanted: what spec, annotations and trust ask for.
+        slots: the slots that status remembers.
+        rolled_back: the version that status remembers as taken back.
+        seen: by digest; Deployments that belong to no slot may be keyed by any other name.
+        selected: key of the version that the live Service selects; None when there is no Service.
+        now: becomes ``since`` and ``at``.
+
+    Examples (replicas 2, S = Surge, F = StopFirst):
+
+    ======================================================  =================================================
+    before                                                  after
+    ======================================================  =================================================
+    target A, no slot                                       candidate A; run A=2; serve A
+    candidate A, one pod ready, no active                   active A
+    active A, target B, S                                   candidate B; run A=2, B=2; serve A
+    active A, candidate B 1 of 2 ready, S                   the same
+    active A, candidate B 2 of 2 ready, S                   active B, last good A; serve B; A drains
+    the same, Service selects B                             A is removed
+    active A, candidate B cannot load, S                    rolled back B; run A=2; B is removed
+    active A with pods, target B, F                         candidate B; run A=0, B=0; serve A
+    active A without pods, candidate B, F                   run A=0, B=2; serve B once it answers
+    active A without pods, candidate B cannot load, F       rolled back B; run A=2; serve A
+    active A, candidate B, target A                         no candidate; B is removed
+    active A, candidate B, target C                         candidate C; B is removed
+    ======================================================  =================================================
+    """
+    if rolled_back is not None and (
+        rolled_back.generation != wanted.generation or rolled_back.retry != wanted.retry
+    ):
+        rolled_back = None
+    slots = _refreshed(slots, wanted.target)
+    slots, rolled_back = _judged(wanted, slots, rolled_back, seen, now)
+    startable = _startable(wanted, slots, rolled_back)
+    if startable is not None and not wanted.paused:
+        slots = Slots(
+            active=slots.active,
+            candidate=_started(startable, slots.last_good, now),
+            last_good=slots.last_good,
+        )
+    run = _run(wanted, slots, seen)
+    serve = _serve(wanted, slots, seen)
+    going = {key for key, version in seen.items() if version.deployed} - {slot.digest for slot, _ in run}
+    draining = frozenset(going & {selected}) if serve is not None else frozenset()
+    return Step(
+        slots=slots,
+        rolled_back=rolled_back,
+        run=run,
+        serve=serve,
+        remove=frozenset(going - draining),
+        draining=draining,
+        held=startable is not None and wanted.paused,
+    )
+
+
+def _refreshed(slots: Slots, target: Slot | None) -> Slots:
+    """Carry over what may change about a version without making it another one: where it is pulled from, its entry file."""
+    if target is None:
+        return slots
+    changed: dict[str, Slot] = {}
+    for role, slot in (("active", slots.active), ("candidate", slots.candidate)):
+        if slot is not None and slot.digest == target.digest:
+            fresh = target.model_copy(update={"since": slot.since, "tries": slot.tries})
+            if fresh != slot:
+                changed[role] = fresh
+    return slots.model_copy(update=changed) if changed else slots
+
+
+def _judged(
+    wanted: Wanted, slots: Slots, rolled_back: RolledBack | None, seen: Mapping[str, Seen], now: datetime
+) -> tuple[Slots, RolledBack | None]:
+    """Promote the candidate, take it back, drop it or let it go on."""
+    active, candidate, last_good = slots.active, slots.candidate, slots.last_good
+    if candidate is None:
+        return slots, rolled_back
+    version = seen.get(candidate.digest, NOT_SEEN)
+    promoted = Slots(
+        active=candidate.model_copy(update={"since": now}), last_good=active or last_good, candidate=None
+    )
+    dropped = Slots(active=active, last_good=last_good)
+    refused = candidate.digest in wanted.refused
+    if active is None:
+        # The Service selects a first version from the start: once it answers it serves, paused or refused or not.
+        if version.ready > 0 or (wanted.replicas == 0 and not refused):
+            return promoted, rolled_back
+        superseded = wanted.target is not None and wanted.target.digest != candidate.digest
+        return (dropped if refused or superseded else slots), rolled_back
+    if refused or (wanted.target is not None and wanted.target.digest != candidate.digest):
+        return dropped, rolled_back
+    if wanted.paused and version.pods == 0:
+        return dropped, rolled_back  # starts afresh, with a full deadline, when the pause ends
+    if version.ready >= wanted.replicas:
+        return (slots if wanted.paused else promoted), rolled_back
+    failure = version.failure
+    if failure is not None and failure.fatal:
+        return dropped, _taken_back(candidate, failure.reason, failure.message, wanted, now)
+    if not wanted.paused and _overdue(candidate, wanted.progress_deadline, now):
+        found = f"{version.ready} of {wanted.replicas} pods were ready after {wanted.progress_deadline:g} s"
+        if failure is not None:
+            found = f"{found}; {failure.reason}: {failure.message}"
+        return dropped, _taken_back(candidate, Reason.PROGRESS_DEADLINE_EXCEEDED, found, wanted, now)
+    return slots, rolled_back
+
+
+def _startable(wanted: Wanted, slots: Slots, rolled_back: RolledBack | None) -> Slot | None:
+    """Return the target if it should be started, were there no pause."""
+    target = wanted.target
+    if target is None or slots.candidate is not None or target.digest in wanted.refused:
+        return None
+    if slots.active is not None and slots.active.digest == target.digest:
+        return None
+    if rolled_back is not None and rolled_back.digest == target.digest and slots.active is not None:
+        return None
+    return target
+
+
+def _started(target: Slot, last_good: Slot | None, now: datetime) -> Slot:
+    tries = last_good.tries if last_good is not None and last_good.digest == target.digest else 0
+    return target.model_copy(update={"since": now, "tries": tries + 1})
+
+
+def _taken_back(slot: Slot, reason: Reason, message: str, wanted: Wanted, now: datetime) -> RolledBack:
+    return RolledBack(
+        digest=slot.digest,
+        reason=str(reason),
+        message=message[:4096],
+        at=now,
+        retry=wanted.retry,
+        generation=wanted.generation,
+    )
+
+
+def overdue_at(candidate: Slot, deadline: float) -> float | None:
+    """Return the POSIX time at which a candidate is given up, None for never."""
+    if candidate.since is None or deadline <= 0:
+        return None
+    return candidate.since.timestamp() + deadline
+
+
+def _overdue(candidate: Slot, deadline: float, now: datetime) -> bool:
+    at = overdue_at(candidate, deadline)
+    return at is not None and now.timestamp() >= at
+
+
+def _run(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> tuple[tuple[Slot, int], ...]:
+    """Return the versions that must have a Deployment, each with its replicas."""
+    run: list[tuple[Slot, int]] = []
+    active, candidate = slots.active, slots.candidate
+    stop_first = wanted.strategy == "StopFirst" and active is not None and candidate is not None
+    if active is not None:
+        replicas = 0 if stop_first else wanted.replicas
+        version = seen.get(active.digest, NOT_SEEN)
+        if active.digest not in wanted.refused:
+            run.append((active, replicas))
+        elif version.deployed:
+            run.append((active, min(version.replicas, replicas)))
+    if candidate is not None:
+        waits = (
+            stop_first
+            and active is not None
+            and seen.get(active.digest, NOT_SEEN).pods > 0
+            and seen.get(candidate.digest, NOT_SEEN).pods == 0
+        )
+        run.append((candidate, 0 if waits else wanted.replicas))
+    return tuple(run)
+
+
+def _serve(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> Slot | None:
+    """Return the version that the Service selects."""
+    active, candidate = slots.active, slots.candidate
+    if active is None:
+        return candidate
+    if (
+        candidate is not None
+        and wanted.strategy == "StopFirst"
+        and seen.get(active.digest, NOT_SEEN).ready == 0
+        and seen.get(candidate.digest, NOT_SEEN).ready > 0
+    ):
+        return candidate  # the active version has stopped: any pod that answers shortens the gap
+    return active
