@@ -1,0 +1,80 @@
+# The three images of the project, from one file: --target operator | node | server.
+#
+# Layers, bottom up, so that nodes store and pull shared parts once and an edit of our source rebuilds only the last one:
+#   BASE                    python3 (and, at build time only, its venv module); hack/images/base makes one from Debian
+#   /opt/venv, base         what all three need
+#   /opt/venv, per target   what only the operator or only the server needs, and nothing that is below already
+#   /app                    our own source
+# All bytecode is compiled here and never checked against its source: processes start fast on a read-only root.
+# No shell is needed at run time, and nothing runs as root. hack/images/build wraps this with caching.
+ARG BASE=docker.io/library/python:3.12-slim
+
+# What to install, by part. Its output changes only when the requirements do, not with every edit of pyproject.toml.
+FROM ${BASE} AS requirements
+COPY pyproject.toml /src/
+RUN ["python3", "-c", "import pathlib, tomllib; \
+project = tomllib.loads(pathlib.Path('/src/pyproject.toml').read_text())['project']; \
+parts = {'base': project['dependencies'], **project['optional-dependencies']}; \
+out = pathlib.Path('/requirements'); out.mkdir(); \
+[(out / f'{part}.txt').write_text('\\n'.join(parts[part]) + '\\n') for part in ('base', 'operator', 'server')]"]
+
+FROM ${BASE} AS base-packages
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+RUN python3 -m venv /build && python3 -m venv --without-pip /opt/venv && rm -f /opt/venv/bin/[Aa]ctivate*
+COPY constraints.txt hack/images/slim /src/
+COPY --from=requirements /requirements/base.txt /src/
+RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile -c /src/constraints.txt -r /src/base.txt \
+ && python3 /src/slim /opt/venv
+
+# pip's --prefix leaves out what /opt/venv already has: each of these holds only what its target adds. The import at
+# the end fails the build, not the first pod, when BASE lacks a shared library.
+FROM base-packages AS operator-packages
+COPY --from=requirements /requirements/operator.txt /src/
+RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/operator.txt \
+ && python3 /src/slim /extra \
+ && PYTHONPATH=$(echo /extra/lib/python3*/site-packages) /opt/venv/bin/python3 -B -c 'import kopf, kubernetes, yaml'
+
+FROM base-packages AS server-packages
+COPY --from=requirements /requirements/server.txt /src/
+RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/server.txt \
+ && python3 /src/slim /extra \
+ && PYTHONPATH=$(echo /extra/lib/python3*/site-packages) /opt/venv/bin/python3 -B -c 'import numpy, onnxruntime, orjson'
+
+FROM ${BASE} AS edgemodel-source
+COPY operator/edgemodel /out/app/edgemodel
+COPY LICENSE /out/app/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash -s /out -p / /out/app \
+ && mkdir /out/app/bin \
+ && printf '#!/opt/venv/bin/python3\nfrom edgemodel.cli.main import main\n\nraise SystemExit(main())\n' > /out/app/bin/edgemodel \
+ && chmod 0755 /out/app/bin/edgemodel
+
+FROM ${BASE} AS server-source
+COPY inference_server /out/app/inference_server
+COPY LICENSE /out/app/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash -s /out -p / /out/app
+
+FROM ${BASE} AS runtime
+ENV PATH=/app/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1 HOME=/tmp
+WORKDIR /
+LABEL org.opencontainers.image.licenses=Apache-2.0
+COPY --from=base-packages /opt/venv /opt/venv
+
+FROM runtime AS operator
+COPY --from=operator-packages /extra /opt/venv
+COPY --from=edgemodel-source /out/app /app
+LABEL org.opencontainers.image.title=edgemodel-operator
+USER 65532:65532
+ENTRYPOINT ["edgemodel", "operator"]
+
+FROM runtime AS node
+COPY --from=edgemodel-source /out/app /app
+LABEL org.opencontainers.image.title=edgemodel-node
+USER 65532:65532
+ENTRYPOINT ["edgemodel"]
+
+FROM runtime AS server
+COPY --from=server-packages /extra /opt/venv
+COPY --from=server-source /out/app /app
+LABEL org.opencontainers.image.title=edgemodel-server
+USER 65532:65532
+ENTRYPOINT ["python3", "-m", "inference_server"]
