@@ -1,8 +1,8 @@
 """Manifests: reading, writing, and what they say.
 
-The names that other modules import; each lives in a file of its own: ``oci_manifest`` reads the bytes, ``model_files`` finds the files, ``release`` the release facts,
-``manifest_build`` writes. All of it is pure; everything that is read is untrusted until ``trust`` has
-judged it.
+The names that other modules import; each lives in a file of its own: ``oci_manifest`` reads the bytes,
+``model_files`` finds the files, ``release`` the release facts, ``manifest_build`` writes.
+All of it is pure; everything that is read is untrusted until ``trust`` has judged it.
 """
 
 from edgemodel.artifact.manifest_build import (

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from edgemodel.artifact import media_types
 from edgemodel.artifact.oci_manifest import Descriptor, Manifest, malformed
+from edgemodel.errors import Refused
 
 Packing = Literal["raw", "tar", "tar+gzip", "tar+zstd"]
 
@@ -122,9 +123,8 @@ def model_files(manifest: Manifest) -> tuple[ModelFile, ...]:
         if file.packing == "raw":
             try:
                 paths.add(file.path)
-            except Exception as error:
-                error.add_note(where)
-                raise
+            except Refused as error:
+                raise malformed(f"{where}: {error.message}") from None
         files.append(file)
     if not files:
         raise malformed(

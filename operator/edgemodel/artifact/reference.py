@@ -1,8 +1,10 @@
 """OCI references, ``registry/repository:tag`` or ``…@sha256:…``, read strictly, guessing nothing.
 
-Promises: what parses has a registry host, a repository and a tag or a digest; ``Reference.parse(str(r)) == r``; host names and IPv6 addresses come out in one spelling, so that trust policies, which match on
-``name``, cannot be evaded by another one. Differs from docker on purpose: no default registry, no
-``library/``, no ``:latest``. A model that is pulled from a place nobody named is a mistake or an attack.
+Promises: what parses has a registry host, a repository and a tag or a digest; ``Reference.parse(str(r)) == r``;
+host names and IPv6 addresses come out in one spelling, so that trust policies, which match on ``name``, cannot
+be evaded by another one.
+Differs from docker on purpose: no default registry, no ``library/``, no ``:latest``. A model that is pulled from
+a place nobody named is a mistake or an attack.
 
 Grammar: github.com/distribution/reference (regexp.go) and the OCI distribution spec, "Pulling manifests".
 """
