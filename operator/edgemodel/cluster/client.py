@@ -137,6 +137,10 @@ class ApiServer:
                 return tuple(found)
             query["continue"] = token
 
+    async def probe(self, kind: Kind, namespace: str | None) -> None:
+        """List at most one object: raises what listing all of them would raise."""
+        await self._call("GET", kind.path(namespace), query={"limit": 1})
+
     async def read(self, path: str) -> Object | None:
         """Return what stands at a path of no object, such as ``/apis/GROUP/VERSION``; None for 404."""
         try:

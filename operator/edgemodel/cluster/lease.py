@@ -6,6 +6,9 @@ watched it stand still for the whole lease duration. The leader, by its own cloc
 deadline, which ends before any standby's wait can: ``leading()`` turns False by itself, without a task
 having to run. That is the fence the client asks before each write.
 
+A write that was sent just before the deadline may land after it, as with client-go; ours are applies and
+deletions with a uid as precondition, so a late one repeats what the next leader would do.
+
 Leaves to others: what leading means, and ending the process once leadership is lost (``controller.app``
 does). Source of the protocol: client-go tools/leaderelection; the fields are those of
 coordination.k8s.io/v1.

@@ -1,0 +1,108 @@
+"""The operator's own metrics; ``docs/reference/metrics.md`` explains each, a golden list pins the names.
+
+Gauges about models are kept as the models' last status and turned into samples only when scraped: a hundred
+models cost a hundred small tuples, not thousands of metric objects, and a deleted model leaves nothing
+behind.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from edgemodel.api.v1alpha1 import EdgeModelStatus
+
+_STATUSES = ("True", "False", "Unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    version: str
+    digest: str
+    conditions: tuple[tuple[str, str], ...]
+
+
+class _Models(Collector):
+    """``edgemodel_info`` and ``edgemodel_condition`` of every known model."""
+
+    def __init__(self) -> None:
+        self.shown: dict[tuple[str, str], _Shown] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        info = GaugeMetricFamily(
+            "edgemodel_info",
+            "Version and digest that an EdgeModel serves; always 1.",
+            labels=("namespace", "name", "version", "digest"),
+        )
+        condition = GaugeMetricFamily(
+            "edgemodel_condition",
+            "1 for the status that a condition of an EdgeModel has, 0 for the others.",
+            labels=("namespace", "name", "type", "status"),
+        )
+        for (namespace, name), shown in self.shown.items():
+            if shown.digest:
+                info.add_metric((namespace, name, shown.version, shown.digest), 1)
+            for kind, actual in shown.conditions:
+                for status in _STATUSES:
+                    condition.add_metric((namespace, name, kind, status), float(status == actual))
+        return (info, condition)
+
+
+class Metrics:
+    """One process's metrics, in a registry of their own."""
+
+    def __init__(self, *, depth: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        self._models = _Models()
+        self.registry.register(self._models)
+        self.reconciles = Counter(
+            "edgemodel_reconcile",
+            "Passes, by how they ended: ok, wrote, retry, stalled, error.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "edgemodel_reconcile_duration_seconds",
+            "How long a pass took, waiting for the registry included.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        Gauge(
+            "edgemodel_workqueue_depth", "Keys that wait for a worker.", registry=self.registry
+        ).set_function(depth)
+        self.verifications = Counter(
+            "edgemodel_signature_verifications",
+            "Judgements of an artifact under the policies of the moment, by the reason they ended with.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.rollbacks = Counter(
+            "edgemodel_rollbacks",
+            "Versions that were tried and taken back, by reason.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.leading = Gauge(
+            "edgemodel_leader", "1 while this replica acts, 0 while it stands by.", registry=self.registry
+        )
+
+    def show(self, namespace: str, name: str, status: EdgeModelStatus) -> None:
+        """Take over a model's status as it now stands."""
+        active = status.slots.active
+        self._models.shown[namespace, name] = _Shown(
+            version=active.version if active else "",
+            digest=active.digest if active else "",
+            conditions=tuple((condition.type, condition.status) for condition in status.conditions),
+        )
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Drop every series of a model that is gone."""
+        self._models.shown.pop((namespace, name), None)
+
+    def names(self) -> Iterator[str]:
+        """Every metric's name with its labels, as the golden list has it."""
+        for metric in self.registry.collect():
+            yield metric.name

@@ -1,0 +1,203 @@
+"""A Kubernetes API server over loopback HTTP, for unit tests: objects, versions, preconditions, and faults.
+
+It keeps what the real one promises and our code relies on: optimistic locking by resourceVersion, uid
+preconditions, one name one object, paged lists, label selectors. It knows no schema, no defaults, no
+admission and no garbage collection; server-side apply is a plain deep merge. What depends on any of those
+is tested in ``tests/control_plane``.
+"""
+
+import asyncio
+import itertools
+import json
+import uuid
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Object = dict[str, Any]
+
+
+@dataclass
+class Fault:
+    """Answers some requests in place of the server."""
+
+    matches: Callable[[str, str], bool]
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+    times: int = 1_000_000
+    hang: bool = False
+    """Accept the request and never answer."""
+    lost: bool = False
+    """Do the work, then answer with ``status`` all the same."""
+
+
+@dataclass
+class Seen:
+    """One request."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+class ApiServerSimulator:
+    """Holds objects by path."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Object] = {}
+        self.seen: list[Seen] = []
+        self.faults: list[Fault] = []
+        self.url = ""
+        self._versions = itertools.count(100)
+        self._never = asyncio.Event()
+
+    @property
+    def writes(self) -> list[Seen]:
+        return [request for request in self.seen if request.method != "GET"]
+
+    def put(self, path: str, manifest: Object) -> Object:
+        """Put an object there behind the API's back, as another client would."""
+        namespace = (
+            path.split("/namespaces/")[1].split("/", maxsplit=1)[0] if "/namespaces/" in path else None
+        )
+        metadata = {**manifest.get("metadata", {}), "name": path.rsplit("/", 1)[1]}
+        if namespace:
+            metadata["namespace"] = namespace
+        return self._store(path, {**manifest, "metadata": metadata})
+
+    def _store(self, path: str, manifest: Object) -> Object:
+        before = self.objects.get(path, {}).get("metadata", {})
+        metadata = {
+            **manifest.get("metadata", {}),
+            "uid": before.get("uid") or str(uuid.uuid4()),
+            "resourceVersion": str(next(self._versions)),
+        }
+        metadata.setdefault("generation", 1)
+        self.objects[path] = {**manifest, "metadata": metadata}
+        return self.objects[path]
+
+    @asynccontextmanager
+    async def running(self) -> Any:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            self._never.set()
+            await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        body = json.loads(text) if text else None
+        seen = Seen(request.method, request.path, dict(request.query), dict(request.headers), body)
+        self.seen.append(seen)
+        for fault in self.faults:
+            if fault.times > 0 and fault.matches(request.method, request.path):
+                fault.times -= 1
+                if fault.hang:
+                    await self._never.wait()
+                if fault.lost:
+                    self._answer(seen)
+                return self._status(fault.status, "fault", headers=fault.headers)
+        return self._answer(seen)
+
+    def _answer(self, seen: Seen) -> web.Response:
+        path = seen.path.removesuffix("/status") if seen.path.count("/") > 6 else seen.path
+        match seen.method:
+            case "GET" if path in self.objects:
+                return web.json_response(self.objects[path])
+            case "GET":
+                return self._list(path, seen.query)
+            case "POST":
+                path = f"{path}/{seen.body['metadata']['name']}"
+                if path in self.objects:
+                    return self._status(409, f"{path} already exists")
+                return web.json_response(self._store(path, seen.body), status=201)
+            case "PUT":
+                return self._replace(path, seen.body)
+            case "PATCH":
+                return self._patch(path, seen)
+            case "DELETE":
+                return self._delete(path, seen.body or {})
+        return self._status(405, "method")
+
+    def _list(self, path: str, query: dict[str, str]) -> web.Response:
+        collection, plural = path.rsplit("/", 1)
+        found = []
+        for where, item in sorted(self.objects.items()):
+            parent = where.rsplit("/", 1)[0]
+            across = "/namespaces/" in where and parent.split("/namespaces/")[0] == collection
+            if parent != path and not (across and parent.endswith(f"/{plural}")):
+                continue
+            labels = item["metadata"].get("labels") or {}
+            wanted = [part.split("=") for part in query.get("labelSelector", "").split(",") if part]
+            if all(labels.get(key) == value for key, value in wanted):
+                found.append(item)
+        known = {where.rsplit("/", 1)[0].rsplit("/", 1)[1] for where in self.objects} | {
+            "edgemodels", "modeltrustpolicies", "deployments", "services", "configmaps", "pods", "secrets",
+            "poddisruptionbudgets", "namespaces", "events", "leases",
+        }  # fmt: skip
+        if plural not in known:
+            return self._status(404, f"the server could not find {path}")
+        start, limit = int(query.get("continue", 0)), int(query.get("limit", 10**9))
+        metadata: Object = {"resourceVersion": "1"}
+        if start + limit < len(found):
+            metadata["continue"] = str(start + limit)
+        items = [
+            {key: value for key, value in item.items() if key not in ("apiVersion", "kind")}
+            for item in found[start : start + limit]
+        ]
+        return web.json_response({"kind": "List", "metadata": metadata, "items": items})
+
+    def _replace(self, path: str, body: Object) -> web.Response:
+        live = self.objects.get(path)
+        if live is None:
+            return self._status(404, f"{path} not found")
+        wanted = body["metadata"].get("resourceVersion")
+        if wanted is not None and wanted != live["metadata"]["resourceVersion"]:
+            return self._status(409, "the object has been modified")
+        return web.json_response(self._store(path, body))
+
+    def _patch(self, path: str, seen: Seen) -> web.Response:
+        live = self.objects.get(path)
+        uid = (seen.body.get("metadata") or {}).get("uid")
+        if live is None and (seen.path != path or "merge" in seen.headers["Content-Type"]):
+            return self._status(404, f"{path} not found")
+        if uid is not None and (live is None or live["metadata"]["uid"] != uid):
+            return self._status(409, "Precondition failed: UID in precondition")
+        if live is None:
+            return web.json_response(self._store(path, seen.body), status=201)
+        if seen.path != path:
+            return web.json_response(self._store(path, {**live, "status": seen.body["status"]}))
+        return web.json_response(self._store(path, _merged(live, seen.body)))
+
+    def _delete(self, path: str, body: Object) -> web.Response:
+        live = self.objects.get(path)
+        if live is None:
+            return self._status(404, f"{path} not found")
+        uid = body.get("preconditions", {}).get("uid")
+        if uid is not None and uid != live["metadata"]["uid"]:
+            return self._status(409, "Precondition failed: UID in precondition")
+        del self.objects[path]
+        return web.json_response({"kind": "Status", "status": "Success"})
+
+    @staticmethod
+    def _status(code: int, message: str, *, headers: dict[str, str] | None = None) -> web.Response:
+        body = {"kind": "Status", "status": "Failure", "code": code, "message": message}
+        return web.json_response(body, status=code, headers=headers)
+
+
+def _merged(live: Any, patch: Any) -> Any:
+    if not isinstance(live, dict) or not isinstance(patch, dict):
+        return patch
+    return {**live, **{key: _merged(live.get(key), value) for key, value in patch.items()}}
