@@ -1,0 +1,77 @@
+"""From registry to store: one blob, streamed, hashed on the way, resumed where it stopped.
+
+Promises: memory stays at a few megabytes whatever the blob's size; network, hashing and disk overlap (hashing and writing
+run in a thread and let go of the interpreter lock); wrong bytes are fetched once more from the beginning and then refused.
+Leaves to others: what to fetch (``pull``), retries on the network (``registry``), files and locks (``store``).
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+from edgemodel.artifact.manifest import Descriptor
+from edgemodel.artifact.reference import Reference
+from edgemodel.artifact.registry import Registry
+from edgemodel.artifact.store import BlobWriter, Store
+from edgemodel.errors import Refused
+
+BATCH_BYTES = 1 << 20
+"""Bytes handed to the writing thread at a time: fewer hops between threads, still little memory."""
+
+Progress = Callable[[Descriptor, int], None]
+"""Called with a blob and how many more bytes of it are here; less than none when it begins anew."""
+
+
+async def fetch(
+    registry: Registry,
+    reference: Reference,
+    descriptor: Descriptor,
+    store: Store,
+    progress: Progress | None = None,
+) -> Path:
+    """Bring one blob into the store, unless it is there, and return its path.
+
+    Raises:
+        Refused: ``DigestMismatch`` when bytes or length are not what the descriptor says, twice.
+        Transient: ``TransferFailed``, ``DiskFull``, ``NotFound``, ``AuthenticationFailed``, ``RegistryUnreachable``.
+    """
+    report = progress or (lambda _descriptor, _count: None)
+    async with store.writing(descriptor) as writer:
+        if writer is None:
+            report(descriptor, descriptor.size)
+            return store.path(descriptor.digest)
+        report(descriptor, writer.offset)
+        try:
+            return await _fill(registry, reference, descriptor, writer, report)
+        except Refused:
+            # What an earlier run left may have been spoiled, or a cache on the way; a second, whole answer decides.
+            report(descriptor, -writer.offset)
+            await asyncio.to_thread(writer.restart)
+            return await _fill(registry, reference, descriptor, writer, report)
+
+
+async def _fill(
+    registry: Registry, reference: Reference, descriptor: Descriptor, writer: BlobWriter, report: Progress
+) -> Path:
+    batch = bytearray()
+    writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    writing.set_result(None)
+    try:
+        async with aclosing(registry.blob(reference, descriptor, offset=writer.offset)) as pieces:
+            async for piece in pieces:
+                batch += piece
+                if len(batch) >= BATCH_BYTES:
+                    # One batch is hashed and written while the next one arrives.
+                    await writing
+                    writing = asyncio.ensure_future(asyncio.to_thread(writer.write, batch))
+                    report(descriptor, len(batch))
+                    batch = bytearray()
+    finally:
+        # After an error the file may be begun anew: not while a batch is still on its way into it.
+        await asyncio.wait((writing,))
+    await writing
+    if batch:
+        await asyncio.to_thread(writer.write, batch)
+        report(descriptor, len(batch))
+    return await asyncio.to_thread(writer.commit)
