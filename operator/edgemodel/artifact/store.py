@@ -120,6 +120,8 @@ class Store:
             temporary.unlink(missing_ok=True)
             os.link(self.path(descriptor.digest), temporary)
             temporary.replace(target)
+            # rename(2) does nothing when both names are the same file already.
+            temporary.unlink(missing_ok=True)
 
 
 class BlobWriter:

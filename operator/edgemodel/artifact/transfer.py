@@ -36,23 +36,34 @@ async def fetch(
         Refused: ``DigestMismatch`` when bytes or length are not what the descriptor says, twice.
         Transient: ``TransferFailed``, ``DiskFull``, ``NotFound``, ``AuthenticationFailed``, ``RegistryUnreachable``.
     """
-    report = progress or (lambda _descriptor, _count: None)
+    here = 0
+
+    def report(more: int) -> None:
+        nonlocal here
+        here += more
+        if progress is not None:
+            progress(descriptor, more)
+
     async with store.writing(descriptor) as writer:
         if writer is None:
-            report(descriptor, descriptor.size)
+            report(descriptor.size)
             return store.path(descriptor.digest)
-        report(descriptor, writer.offset)
+        report(writer.offset)
         try:
             return await _fill(registry, reference, descriptor, writer, report)
         except Refused:
             # What an earlier run left may have been spoiled, or a cache on the way; a second, whole answer decides.
-            report(descriptor, -writer.offset)
+            report(-here)
             await asyncio.to_thread(writer.restart)
             return await _fill(registry, reference, descriptor, writer, report)
 
 
 async def _fill(
-    registry: Registry, reference: Reference, descriptor: Descriptor, writer: BlobWriter, report: Progress
+    registry: Registry,
+    reference: Reference,
+    descriptor: Descriptor,
+    writer: BlobWriter,
+    report: Callable[[int], None],
 ) -> Path:
     batch = bytearray()
     writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -65,7 +76,7 @@ async def _fill(
                     # One batch is hashed and written while the next one arrives.
                     await writing
                     writing = asyncio.ensure_future(asyncio.to_thread(writer.write, batch))
-                    report(descriptor, len(batch))
+                    report(len(batch))
                     batch = bytearray()
     finally:
         # After an error the file may be begun anew: not while a batch is still on its way into it.
@@ -73,5 +84,5 @@ async def _fill(
     await writing
     if batch:
         await asyncio.to_thread(writer.write, batch)
-        report(descriptor, len(batch))
+        report(len(batch))
     return await asyncio.to_thread(writer.commit)
