@@ -79,6 +79,8 @@ class _Case:
     digest: Digest
     policies: list[Policy]
     """Those that are still asked."""
+    enforcing: frozenset[str]
+    """Names of those that may refuse."""
     tallies: dict[str, Tally] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     stale: str | None = None
@@ -127,7 +129,12 @@ def judge(
     """
     if reference.digest is None:
         raise ValueError(f"expected a reference pinned by digest, found {reference}")
-    case = _Case(reference, Digest.of(manifest_bytes), sorted(policies, key=lambda policy: policy.name))
+    case = _Case(
+        reference,
+        Digest.of(manifest_bytes),
+        sorted(policies, key=lambda policy: policy.name),
+        frozenset(policy.name for policy in policies if policy.enforce),
+    )
     manifest: Manifest | None = None
     files: tuple[ModelFile, ...] = ()
     refusal: Refused | None = None
@@ -209,19 +216,19 @@ def _covered(case: _Case, manifest: Manifest) -> dict[str, Release]:
     Raises:
         Refused: ``MalformedArtifact``; a signed annotation cannot be read.
     """
-    enough = {
-        policy.name: len(case.tallies[policy.name].manifest_keys) >= policy.threshold
-        for policy in case.policies
-    }
+    enough = {policy.name: case.tallies[policy.name].covers_manifest for policy in case.policies}
     facts = release(manifest) if any(enough.values()) else Release()
     return {name: facts if covered else Release() for name, covered in enough.items()}
 
 
 def _signed_release(case: _Case, manifest: Manifest | None) -> Release:
-    """Return the facts for status and logs: also those of an artifact that was refused for them."""
+    """Return the facts for status, logs and the next mark; also those of an artifact that was refused for them.
+
+    A policy in Warn mode may lend its keys only where nothing enforces: its keys may be anybody's.
+    """
+    asked = case.enforcing or case.tallies.keys()
     if manifest is None or not any(
-        found.problem is None and found.manifest_keys and len(found.manifest_keys) >= len(found.keys)
-        for found in case.tallies.values()
+        found.covers_manifest for name, found in case.tallies.items() if name in asked
     ):
         return Release()
     try:
@@ -237,8 +244,8 @@ def _wrong_model(facts: Release, reference: Reference) -> Problem | None:
     return (
         Reason.WRONG_MODEL,
         (
-            f"the publisher signed it as {facts.name!r}, but it lies in {reference.repository!r}; expected a repository that "
-            f"ends in {facts.name!r}: it was copied from another model's place, or published under a wrong name"
+            f"the publisher signed it as {facts.name!r}, but it lies in {reference.repository!r}; expected a repository "
+            f"that ends in {facts.name!r}: it was copied from another model's place, or published under a wrong name"
         ),
     )
 
@@ -257,16 +264,16 @@ def _downgrade(
         return (
             Reason.DOWNGRADE_REFUSED,
             (
-                f"it has no signed sequence, and sequence {mark} was active here already; publish it with a higher one, or set "
-                "allowDowngrade for as long as it takes"
+                f"it has no signed sequence, and sequence {mark} was active here already; publish it with a higher one, or "
+                "set allowDowngrade for as long as it takes"
             ),
         )
     if facts.sequence < mark:
         return (
             Reason.DOWNGRADE_REFUSED,
             (
-                f"its sequence is {facts.sequence}, and {mark} was active here already; publish a release with a higher one, "
-                "or set allowDowngrade for as long as it takes"
+                f"its sequence is {facts.sequence}, and {mark} was active here already; publish a release with a higher "
+                "one, or set allowDowngrade for as long as it takes"
             ),
         )
     return None
