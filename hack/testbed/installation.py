@@ -1,0 +1,226 @@
+"""Bring up a cluster, put the images into it and install the chart, as a person would: cluster, load-image, helm.
+
+``start`` makes one of our own; ``existing`` uses a cluster that a person named. Both yield a ``Testbed``.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from testbed.kube import Kube
+from testbed.paths import BIN, ROOT
+from testbed.registries import PrivateRegistry, RegistryTools, private_registry, scratch, troubled
+from testbed.shell import run
+from testbed.waiting import until
+
+CLUSTER = ROOT / "hack" / "cluster" / "cluster"
+SYSTEM_NAMESPACE = "edgemodel-system"
+RELEASE = "edgemodel"
+PRIVATE_PORT = 5443
+TROUBLE_PORTS = {"closed": 5991, "silent": 5992, "wrong-certificate": 5993}
+
+Step = Callable[[str], AbstractContextManager[None]]
+
+
+def quiet(title: str) -> AbstractContextManager[None]:
+    """Say nothing about a step."""
+    del title
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A cluster with the operator on it.
+
+    Attributes:
+        kube: the cluster.
+        registry: ``host:port`` of an open registry, plain HTTP, the same address from here, nodes and pods.
+        registry_tools: what someone who can write to that registry can do.
+        system_namespace: where the operator is.
+        audit_log: the API server's audit log, if it was asked for.
+    """
+
+    __test__ = False  # not a test class, whatever its name begins with
+
+    kube: Kube
+    registry: str
+    registry_tools: RegistryTools
+    private_registry: PrivateRegistry | None
+    troubles: dict[str, str]
+    system_namespace: str = SYSTEM_NAMESPACE
+    audit_log: Path | None = None
+
+    def service_url(self, name: str, namespace: str) -> str:
+        """Return the base URL of a Service, reachable from this machine (it has a route to the Service addresses)."""
+        spec = self.kube.get("service", name, namespace)["spec"]
+        return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+    def infer(self, url: str, model: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send one inference request and return the answer's body; anything but 200 is an AssertionError."""
+        response = httpx.post(f"{url}/v2/models/{model}/infer", json=body, timeout=30)
+        assert response.status_code == 200, f"{response.status_code}: {response.text[:500]}"
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def troubled_registry(self, kind: str) -> str:
+        """Return ``address:port`` of a registry that misbehaves, or of the private one for which no password is given."""
+        if kind == "wrong-password":
+            assert self.private_registry is not None
+            return self.private_registry.host
+        return self.troubles[kind]
+
+    def operator_pods(self) -> list[dict[str, Any]]:
+        """Return the operator's pods."""
+        return self.kube.list("pods", self.system_namespace, "app.kubernetes.io/name=edgemodel")
+
+    def operator_log(self) -> str:
+        """Return everything the operator has logged."""
+        return "".join(
+            self.kube("logs", pod["metadata"]["name"], "-n", self.system_namespace)
+            for pod in self.operator_pods()
+        )
+
+    def operator_pids(self) -> list[int]:
+        """Return the process ids, on this machine, of the operators of this cluster."""
+        found = []
+        for pod in self.operator_pods():
+            for path in Path("/proc").glob("[0-9]*/cgroup"):
+                try:
+                    inside = pod["metadata"]["uid"] in path.read_text()
+                    command = path.with_name("cmdline").read_bytes()
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+                if inside and b"edgemodel" in command:
+                    found.append(int(path.parent.name))
+        return found
+
+    def kill_operator(self) -> None:
+        """Kill the operator as a power cut would: no signal it could handle."""
+        before = {pod["metadata"]["uid"] for pod in self.operator_pods()}
+        self.kube(
+            "delete", "pod", "-n", self.system_namespace, "-l", "app.kubernetes.io/name=edgemodel",
+            "--grace-period=0", "--force",
+        )  # fmt: skip
+        self.until_operator_is_ready(besides=before)
+
+    def until_operator_is_ready(self, besides: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        """Wait until an operator pod is ready that is not one of ``besides`` (uids)."""
+
+        def ready() -> bool:
+            return any(
+                condition["type"] == "Ready" and condition["status"] == "True"
+                for pod in self.operator_pods()
+                if pod["metadata"]["uid"] not in besides
+                for condition in pod["status"].get("conditions", [])
+            )
+
+        until(ready, "the operator to be ready", timeout=90)
+
+    def reconciles(self) -> float:
+        """Return how many passes the operator has made, from its metrics."""
+        (pod,) = [pod for pod in self.operator_pods() if pod["status"].get("podIP")]
+        text = httpx.get(f"http://{pod['status']['podIP']}:8081/metrics", timeout=10).text
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if line.startswith("edgemodel_reconcile_total{")
+        )
+
+    def describe(self, namespace: str) -> str:
+        """Return what a person would look at when something in a namespace is wrong."""
+        told = [
+            self.kube("get", "em", "-n", namespace, "-o", "yaml", check=False),
+            self.kube("get", "all,events", "-n", namespace, "-o", "wide", check=False),
+        ]
+        for pod in self.kube.list("pods", namespace):
+            name = pod["metadata"]["name"]
+            told.append(
+                f"--- {name}\n" + self.kube("logs", name, "-n", namespace, "--all-containers", check=False)
+            )
+        told.append("--- operator\n" + "\n".join(self.operator_log().splitlines()[-60:]))
+        return "\n".join(told)
+
+
+def _images() -> dict[str, Path]:
+    """Build the images; return each name and its archive."""
+    built = run(ROOT / "hack" / "images" / "build", timeout=1500).stdout
+    return {line.split()[0]: Path(line.split()[1]) for line in built.splitlines() if line.strip()}
+
+
+def _install(kube: Kube, image_registry: str, registries: dict[str, Any], build: str) -> None:
+    """Install or upgrade the chart and wait for it; another ``build`` of the same tag restarts the operator."""
+    values = {
+        "images": {"registry": image_registry, "tag": "dev"},
+        "registries": registries,
+        "dashboards": {"enabled": True},
+        "podAnnotations": {"edgemodel.io/build": build},
+    }
+    helm = BIN / "helm" if (BIN / "helm").exists() else Path("helm")
+    flags = [
+        *(["--kubeconfig", str(kube.kubeconfig)] if kube.kubeconfig else []),
+        "--kube-context",
+        kube.context,
+    ]
+    run(
+        helm, "upgrade", "--install", RELEASE, ROOT / "charts" / "edgemodel", *flags,
+        "--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m", "--values", "-",
+        stdin=json.dumps(values), timeout=240,
+    )  # fmt: skip
+
+
+@contextmanager
+def start(name: str, *, keep: bool = False, audit: bool = False, step: Step = quiet) -> Iterator[Testbed]:
+    """Start our own cluster of that name with the operator on it; it is gone afterwards unless ``keep`` is set."""
+    with ExitStack() as stack:
+        if not keep:
+            stack.callback(run, CLUSTER, "down", "--name", name, check=False)
+        with step("Start Kubernetes on this machine (the first time its binary is built, some 6 minutes)"):
+            up = [CLUSTER, "up", "--name", name, *(["--audit"] if audit else [])]
+            subprocess.run(up, check=True, stdout=None if step is not quiet else subprocess.DEVNULL)
+            status = json.loads(run(CLUSTER, "status", "--name", name, "--output", "json").stdout)
+        with step("Build the images and load them into the node"):
+            images = _images()
+            for archive in images.values():
+                run(CLUSTER, "load-image", "--name", name, archive, timeout=300)
+        kube = Kube(Path(status["kubeconfig"]), f"edgemodel-{name}")
+        address = status["registry"].split(":")[0]
+        private = stack.enter_context(private_registry(address, PRIVATE_PORT, scratch(stack, "private")))
+        troubles = stack.enter_context(troubled(address, scratch(stack, "troubled"), TROUBLE_PORTS))
+        with step("Install the operator with Helm"):
+            registries = {
+                status["registry"]: {"plainHTTP": True},
+                private.host: {"ca": private.ca.read_text()},
+                troubles["silent"]: {"plainHTTP": True},
+                troubles["closed"]: {"plainHTTP": True},
+            }
+            _install(kube, "localhost", registries, build=",".join(archive.stem for archive in images.values()))
+        storage = Path(status["kubeconfig"]).parent / "registry"
+        tools = RegistryTools(status["registry"], storage)
+        audit_log = Path(status["auditLog"]) if status.get("auditLog") else None
+        yield Testbed(kube, status["registry"], tools, private, troubles, audit_log=audit_log)
+
+
+@contextmanager
+def existing(context: str, registry: str, *, step: Step = quiet) -> Iterator[Testbed]:
+    """Install the operator on a cluster that a person named, with images pushed to their registry."""
+    kube = Kube(None, context, foreign=True)
+    with step(f"Build the images and push them to {registry}"):
+        images = _images()
+        for image in images:
+            pushed = f"docker://{registry}/{image.removeprefix('localhost/')}"
+            run("buildah", "push", "--tls-verify=false", image, pushed, timeout=300)
+    with step("Install the operator with Helm"):
+        build = ",".join(archive.stem for archive in images.values())
+        _install(kube, registry, {registry: {"plainHTTP": True}}, build)
+    yield Testbed(kube, registry, RegistryTools(registry, Path("/nonexistent")), None, {})
+
+
+if __name__ == "__main__":
+    sys.exit("import this module; `make demo` is the command")
