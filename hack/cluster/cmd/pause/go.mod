@@ -1,0 +1,3 @@
+module edgemodel.dev/hack/cluster/pause
+
+go 1.24.0

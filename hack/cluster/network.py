@@ -1,0 +1,105 @@
+"""The cluster's network on this machine: a bridge, a cable to each node's namespace, routes to its pods.
+
+Everything stays on this machine: the bridge has no uplink, the machine is not made to forward, nodes have no
+default route. So a pod reaches pods, Services, nodes and the machine's own address on the bridge (API server,
+registry), and nothing else; a packet for anywhere else is refused at once, not lost. From the machine, pod and
+Service addresses work as they are: Services by way of node 1's proxy rules.
+
+No packet filter rule is made outside the nodes' namespaces. Every step looks first, so it may be repeated.
+"""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.layout import ClusterError, Layout, Node
+
+
+def ensure_bridge(layout: Layout) -> None:
+    """Make the bridge and give it the machine's address in the cluster."""
+    if not _exists(layout.bridge):
+        _refuse_foreign(layout)
+        _ip("link", "add", layout.bridge, "type", "bridge")
+    _ip("address", "replace", f"{layout.host_address}/24", "dev", layout.bridge)
+    _ip("link", "set", layout.bridge, "up")
+
+
+def ensure_node(node: Node) -> None:
+    """Make the node's network namespace, its cable to the bridge, and the machine's routes into it."""
+    if not _is_mounted(node.namespace):
+        node.directory.mkdir(parents=True, exist_ok=True)
+        node.namespace.touch()
+        _run(["unshare", f"--net={node.namespace}", "true"])
+    inside = ["nsenter", f"--net={node.namespace}", "--"]
+    if not _exists("eth0", inside):
+        if _exists(node.link):
+            _ip("link", "delete", node.link)
+        # It gets its final name inside: the machine has an eth0 of its own.
+        _ip("link", "add", node.link, "type", "veth", "peer", "name", f"{node.link}p")
+        _ip("link", "set", f"{node.link}p", "netns", str(node.namespace))
+        _ip("link", "set", f"{node.link}p", "name", "eth0", inside=inside)
+    _ip("link", "set", node.link, "master", node.cluster.bridge)
+    _ip("link", "set", node.link, "up")
+    _ip("link", "set", "lo", "up", inside=inside)
+    _ip("address", "replace", f"{node.address}/24", "dev", "eth0", inside=inside)
+    _ip("link", "set", "eth0", "up", inside=inside)
+    # A process of the node itself needs some route to a Service before its address can be translated.
+    _ip("route", "replace", node.cluster.service_range, "via", node.cluster.host_address, inside=inside)
+    _ip("route", "replace", node.pod_range, "via", node.address)
+    switches = "net/ipv4/ip_forward net/bridge/bridge-nf-call-iptables"
+    _run([*inside, "sh", "-ec", f"for s in {switches}; do echo 1 >/proc/sys/$s; done"])
+
+
+def ensure_routes(layout: Layout, nodes: Sequence[Node]) -> None:
+    """Route pods of every node from every other, and Services from the machine."""
+    for node in nodes:
+        inside = ["nsenter", f"--net={node.namespace}", "--"]
+        for other in nodes:
+            if other != node:
+                _ip("route", "replace", other.pod_range, "via", other.address, inside=inside)
+    if nodes:
+        _ip("route", "replace", layout.service_range, "via", nodes[0].address)
+
+
+def delete_bridge(layout: Layout) -> None:
+    """Remove the bridge, and with it the machine's routes; the cables go with their namespaces."""
+    result = subprocess.run(["ip", "-json", "link", "show"], check=True, capture_output=True, text=True)
+    cables = [link["ifname"] for link in json.loads(result.stdout) if link.get("master") == layout.bridge]
+    for name in [*cables, layout.bridge]:
+        # A namespace's end of a cable disappears some milliseconds after the namespace: it may be gone by now.
+        subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+
+
+def _refuse_foreign(layout: Layout) -> None:
+    """Leave alone a network that someone else has at the addresses we would take."""
+    result = subprocess.run(
+        ["ip", "-json", "route", "get", layout.host_address], check=False, capture_output=True, text=True
+    )
+    routes = json.loads(result.stdout or "[]") if result.returncode == 0 else []
+    if routes and routes[0].get("type") == "local":
+        raise ClusterError(
+            f"{layout.host_address} is an address of this machine already, on {routes[0].get('dev')}; "
+            f"the cluster needs 10.99.{layout.index}.0/24, {layout.pod_range} and {layout.service_range} to itself"
+        )
+
+
+def _exists(link: str, inside: Sequence[str] = ()) -> bool:
+    return (
+        subprocess.run([*inside, "ip", "link", "show", link], check=False, capture_output=True).returncode
+        == 0
+    )
+
+
+def _is_mounted(path: Path) -> bool:
+    return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def _ip(*arguments: str, inside: Sequence[str] = ()) -> None:
+    _run([*inside, "ip", *arguments])
+
+
+def _run(command: Sequence[str]) -> None:
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise ClusterError(f"`{' '.join(command)}` failed: {result.stderr.strip()}")

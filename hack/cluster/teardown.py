@@ -1,0 +1,120 @@
+"""Takes a cluster away so that nothing of it is left: processes, mounts, namespaces, links, cgroups, files.
+
+It works on whatever is there: a cluster that is half up, half dead or half torn down by an earlier attempt. Pods
+are not drained, they are killed; whoever wants them to end well deletes them first.
+"""
+
+import re
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from cluster import host, network, nodes, processes
+from cluster.layout import ClusterError, Layout, Node, existing_clusters
+
+_SHIM = "containerd-shim-runc-v2"
+
+
+def down(layout: Layout, node_count: int) -> None:
+    """Remove a cluster.
+
+    Raises:
+        ClusterError: Something could not be removed; the text names it. The cluster's folder is then kept, so that
+            `down` can be tried again.
+    """
+    members = nodes.all_of(layout, node_count)
+    everything = processes.names(layout)
+    runtimes = [node.process("containerd") for node in members]
+    # Kubelets first: they would start again what is killed next. Runtimes after the pods, to see them end.
+    processes.stop(
+        layout, [name for name in everything if name.startswith(("kubelet-", "kube-proxy-"))], seconds=3
+    )
+    for node in members:
+        _kill_pods(node)
+    processes.stop(layout, runtimes)
+    for node in members:
+        _kill_shims(node)
+    processes.stop(layout, [name for name in everything if name not in runtimes])
+    left = _unmount(layout)
+    network.delete_bridge(layout)
+    for node in members:
+        left += [str(path) for path in _remove_cgroup(node)]
+        _forget(node)
+    if left:
+        raise ClusterError(f"still in use, so not removed: {', '.join(left)}. `down` may be run again.")
+    shutil.rmtree(layout.directory)
+    if not existing_clusters():
+        host.restore_sysctls()
+        _remove_if_empty(
+            *(Path("/run/containerd/s"), Path("/run/containerd"), Path("/var/log/containers")),
+            *(Path("/var/lib/cni/results"), Path("/var/lib/cni")),
+        )
+
+
+def _kill_pods(node: Node) -> None:
+    deadline = time.monotonic() + 10
+    while pids := host.cgroup_processes(node.cgroup):
+        processes.kill_group(pids)
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"processes {pids} of node {node.name}'s pods don't die, probably waiting for a disk"
+            )
+        time.sleep(0.05)
+
+
+def _kill_shims(node: Node) -> None:
+    """Kill this node's shims, known by the socket of the runtime they were started for, and their sockets."""
+    socket = str(node.containerd_socket)
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            arguments = path.read_bytes().split(b"\0")
+            if arguments[0].endswith(_SHIM.encode()) and socket.encode() in arguments:
+                pids.append(int(path.parent.name))
+    processes.kill_group(pids)
+    for path in node.directory.glob("containerd-state/io.containerd.runtime.v2.task/*/*/address"):
+        address = path.read_text().removeprefix("unix://")
+        # The shim's socket is outside every folder that we choose (containerd 1.6: /run/containerd/s/<hash>).
+        if re.fullmatch(r"/run/containerd/s/[0-9a-f]{64}", address):
+            Path(address).unlink(missing_ok=True)
+
+
+def _unmount(layout: Layout) -> list[str]:
+    for _ in range(3):
+        points = host.mounts_under(layout.directory)
+        for point in reversed(points):
+            subprocess.run(["umount", point], check=False, capture_output=True)
+        if not points:
+            return []
+        time.sleep(0.1)
+    for point in reversed(host.mounts_under(layout.directory)):
+        # A mount that someone still looks into: out of sight now, gone when they stop looking.
+        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+    return host.mounts_under(layout.directory)
+
+
+def _remove_cgroup(node: Node) -> list[Path]:
+    """The kernel may take a moment to let go of a cgroup whose last process was killed."""
+    deadline = time.monotonic() + 5
+    while (left := host.remove_cgroup(node.cgroup)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def _forget(node: Node) -> None:
+    """Remove what the node left in places that can't be configured."""
+    for path in Path("/var/lib/cni/results").glob(f"{node.cni_network}-*"):
+        path.unlink(missing_ok=True)
+    prefix = str(node.directory) + "/"
+    for path in Path("/var/log/containers").glob("*.log"):
+        with suppress(OSError):
+            if str(path.readlink()).startswith(prefix):
+                path.unlink()
+
+
+def _remove_if_empty(*directories: Path) -> None:
+    for directory in directories:
+        with suppress(OSError):
+            directory.rmdir()
