@@ -45,6 +45,7 @@ class Testbed:
         registry_tools: what someone who can write to that registry can do.
         system_namespace: where the operator is.
         audit_log: the API server's audit log, if it was asked for.
+        api_proxy: URL of a ``kubectl proxy``, where this machine has no route to the cluster's Services.
     """
 
     __test__ = False  # not a test class, whatever its name begins with
@@ -56,9 +57,12 @@ class Testbed:
     troubles: dict[str, str]
     system_namespace: str = SYSTEM_NAMESPACE
     audit_log: Path | None = None
+    api_proxy: str | None = None
 
     def service_url(self, name: str, namespace: str) -> str:
-        """Return the base URL of a Service, reachable from this machine (it has a route to the Service addresses)."""
+        """Return a base URL of a Service that this machine reaches: directly, or through the API server's proxy."""
+        if self.api_proxy is not None:
+            return f"{self.api_proxy}/api/v1/namespaces/{namespace}/services/{name}:http/proxy"
         spec = self.kube.get("service", name, namespace)["spec"]
         return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
@@ -200,7 +204,9 @@ def start(name: str, *, keep: bool = False, audit: bool = False, step: Step = qu
                 troubles["silent"]: {"plainHTTP": True},
                 troubles["closed"]: {"plainHTTP": True},
             }
-            _install(kube, "localhost", registries, build=",".join(archive.stem for archive in images.values()))
+            _install(
+                kube, "localhost", registries, build=",".join(archive.stem for archive in images.values())
+            )
         storage = Path(status["kubeconfig"]).parent / "registry"
         tools = RegistryTools(status["registry"], storage)
         audit_log = Path(status["auditLog"]) if status.get("auditLog") else None
@@ -219,7 +225,24 @@ def existing(context: str, registry: str, *, step: Step = quiet) -> Iterator[Tes
     with step("Install the operator with Helm"):
         build = ",".join(archive.stem for archive in images.values())
         _install(kube, registry, {registry: {"plainHTTP": True}}, build)
-    yield Testbed(kube, registry, RegistryTools(registry, Path("/nonexistent")), None, {})
+    with _api_proxy(kube) as url:
+        yield Testbed(kube, registry, RegistryTools(registry, Path("/nonexistent")), None, {}, api_proxy=url)
+
+
+@contextmanager
+def _api_proxy(kube: Kube) -> Iterator[str]:
+    """Run ``kubectl proxy`` on a free port of loopback; yield its URL."""
+    kubectl = BIN / "kubectl" if (BIN / "kubectl").exists() else Path("kubectl")
+    process = subprocess.Popen(
+        [str(kubectl), *kube.flags, "proxy", "--port=0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()  # Starting to serve on 127.0.0.1:41234
+        yield f"http://{line.strip().rsplit(' ', 1)[1]}"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
 
 
 if __name__ == "__main__":
