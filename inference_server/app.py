@@ -1,0 +1,195 @@
+"""The life of one server: listen, load, serve, drain.
+
+Promises that liveness answers from the first moment and readiness only while a model is loaded and no
+SIGTERM has come; that after SIGTERM requests go on being answered for `drain_delay` seconds, each answer
+closing its connection, so that clients and load balancers move on without an error; that then requests in
+flight get `drain_timeout` seconds; and that the process ends. A second SIGTERM skips the delay. What a
+failed load looks like is `__main__`'s.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+from inference_server.cgroup import cpu_limit
+from inference_server.dataplane import DataPlane
+from inference_server.errors import ListenFailed
+from inference_server.http_api import HttpApi
+from inference_server.http_connection import HttpConnection, Peers
+from inference_server.metrics import Metrics
+from inference_server.model_directory import ModelFiles, find_model
+from inference_server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_SWEEP_SECONDS = 1.0
+
+
+def _process_age() -> float:
+    """Seconds since this process was started, the interpreter's start included (proc(5), `stat` field 22)."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+class App:
+    """One server process.
+
+    Args:
+        settings: What to serve and how.
+
+    Raises:
+        LoadError: There is no model where the settings say.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._files = find_model(
+            settings.model, name=settings.name, version=settings.version, digest=settings.digest
+        )
+        self._threads = settings.threads or cpu_limit()
+        self.dataplane = DataPlane(self._files.name, self._files.version, self._threads, Metrics())
+        self._peers = Peers(HttpApi(self.dataplane), settings.max_body_bytes)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.port = settings.port
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; return the number of requests that had to be cut off.
+
+        Raises:
+            ListenFailed: The address cannot be bound.
+            LoadError: The model cannot be served.
+        """
+        loop = asyncio.get_running_loop()
+        server = await self._listen()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            if not await self._load():
+                return 0  # told to stop before there was anything to serve
+            await self._stop.wait()
+            return await self._drain(server)
+        finally:
+            server.close()
+            for connection in tuple(self._peers.connections):
+                connection.abort()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+            await self.dataplane.close()
+
+    def stop(self) -> None:
+        """Begin to drain; the second call ends the delay."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+        self.dataplane.draining = True
+        self._peers.closing = True
+
+    async def _listen(self) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        settings = self._settings
+        self._sweeper = loop.create_task(self._sweep())
+        try:
+            server = await loop.create_server(
+                lambda: HttpConnection(self._peers, loop), settings.host, settings.port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise ListenFailed(
+                f"{settings.host}:{settings.port}: cannot listen: {error.strerror or error}"
+            ) from None
+        self.port = server.sockets[0].getsockname()[1]
+        logger.info("listening", extra={"fields": {"host": settings.host, "port": self.port}})
+        return server
+
+    async def _load(self) -> bool:
+        """Load in a thread, so that liveness answers meanwhile; return whether there is a model to serve."""
+        loading = _Loading(self._files, self._threads)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((loading.done, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not loading.done.done():
+            return False
+        model = loading.done.result()
+        self.dataplane.serve(model)
+        logger.info(
+            "ready",
+            extra={
+                "fields": {
+                    "model": self._files.name,
+                    "version": self._files.version,
+                    "digest": self._files.digest,
+                    "threads": self._threads,
+                    "load_seconds": round(model.load_seconds, 4),
+                    "start_seconds": round(_process_age(), 2),
+                }
+            },
+        )
+        return True
+
+    async def _drain(self, server: asyncio.Server) -> int:
+        settings = self._settings
+        logger.info(
+            "draining",
+            extra={
+                "fields": {"delay_seconds": settings.drain_delay, "timeout_seconds": settings.drain_timeout}
+            },
+        )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), settings.drain_delay)
+        server.close()
+        deadline = time.monotonic() + settings.drain_timeout
+        while time.monotonic() < deadline:
+            for connection in tuple(self._peers.connections):
+                connection.close_if_idle()
+            if not self._peers.connections:
+                break
+            await asyncio.sleep(0.01)
+        left = sum(connection.busy for connection in self._peers.connections)
+        logger.log(
+            logging.WARNING if left else logging.INFO, "stopped", extra={"fields": {"requests_cut_off": left}}
+        )
+        return left
+
+    async def _sweep(self) -> None:
+        """Keep the Date header fresh and cut off peers that take too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._peers.date = formatdate(usegmt=True).encode("ascii")
+            now = loop.time()
+            for connection in tuple(self._peers.connections):
+                if connection.overdue(now):
+                    connection.abort()
+            await asyncio.sleep(_SWEEP_SECONDS)
+
+
+class _Loading:
+    """A load under way in a daemon thread: the process may end without waiting for it."""
+
+    def __init__(self, files: ModelFiles, threads: int) -> None:
+        # Imported here, after the socket listens: onnxruntime is most of the start-up time.
+        from inference_server.model import Model
+
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[Model] = self._loop.create_future()
+
+        def load() -> None:
+            try:
+                model = Model(files, threads)
+            except BaseException as error:  # noqa: BLE001 — handed to the waiter, which raises it
+                self._loop.call_soon_threadsafe(self._fail, error)
+            else:
+                self._loop.call_soon_threadsafe(self.done.set_result, model)
+
+        threading.Thread(target=load, name="load", daemon=True).start()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)

@@ -1,0 +1,355 @@
+"""One HTTP/1.1 connection: bytes ↔ `Request` and `Response`, on top of llhttp (the parser of Node.js).
+
+Promises: requests of a connection are answered one after the other and in order; a head or body past its
+cap is refused before it is stored; a peer that trickles, stalls or never reads is cut off (`overdue`);
+whatever the bytes, the peer gets an answer or a closed connection. Knows no path and no JSON: it calls a
+`Handler`. Why not a ready-made server: docs/adr/0007-http-server.md.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Protocol, cast
+
+import httptools
+
+from inference_server.errors import BodyTooLarge, HeaderTooLarge, InvalidRequest, NotReady, RequestError
+
+logger = logging.getLogger(__name__)
+
+HEAD_BYTES = 32 * 1024
+IDLE_SECONDS = 75.0
+# A request has this long to arrive, plus a second for every so many bytes that did: a slow link is fine.
+REQUEST_SECONDS = 30.0
+FLOOR_BYTES_PER_SECOND = 16 * 1024
+# A response not read by then is given up.
+WRITE_SECONDS = 60.0
+# After a refusal the rest of a body is read and dropped for so long; closing at once would reset the
+# connection and could take the answer with it (RFC 9112 section 9.6).
+LINGER_SECONDS = 2.0
+MAX_CONNECTIONS = 2048
+# All bodies in memory at a time, as a multiple of the largest one.
+BODIES_IN_MEMORY = 8
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(slots=True)
+class Request:
+    """A complete request. Header names are lower-case; of a repeated header the last one stays."""
+
+    method: str
+    target: bytes
+    headers: dict[bytes, bytes]
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer. `headers` are beyond Content-Type, Content-Length and Connection."""
+
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Handler(Protocol):
+    """What a connection calls."""
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a complete request; raises nothing but cancellation."""
+
+    def refuse(self, request: Request | None, error: RequestError) -> Response:
+        """Answer a request that is not even complete; `request` is None when not even its head is."""
+
+
+@dataclass(slots=True)
+class Peers:
+    """What the connections of one server share."""
+
+    handler: Handler
+    max_body_bytes: int
+    connections: "set[HttpConnection]" = field(default_factory=set)
+    held_bytes: int = 0  # bodies of all connections that are in memory now
+    date: bytes = b""  # for the Date header; whoever owns the clock keeps it fresh
+    closing: bool = False  # answer, and close the connection with the answer
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A request waiting to be answered, or the error that stands in its place."""
+
+    request: Request | None
+    keep_alive: bool
+    error: RequestError | None = None
+
+
+class HttpConnection(asyncio.Protocol):
+    """One accepted connection."""
+
+    def __init__(self, peers: Peers, loop: asyncio.AbstractEventLoop) -> None:
+        self._peers = peers
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._turns: deque[_Turn] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._current: Request | None = None
+        self._chunks: list[bytes] = []
+        self._body_bytes = 0
+        self._held_bytes = 0
+        self._head_bytes = 0
+        self._barren_bytes = 0  # arrived since the last byte of a body: chunk sizes, trailers
+        self._in_head = True
+        self._paused = False
+        self._deaf = False  # nothing that still arrives is looked at
+        self._since = loop.time()
+        self._writing_since: float | None = None
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start listening to an accepted connection."""
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        if len(self._peers.connections) >= MAX_CONNECTIONS:
+            transport.abort()
+        self._peers.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection and drop the request being answered: nobody would read the answer."""
+        del exc
+        self._peers.connections.discard(self)
+        self._transport = None
+        self._deaf = True
+        self._turns.clear()
+        self._release(self._held_bytes)
+        if self._task is not None:
+            self._task.cancel()
+
+    def eof_received(self) -> bool:
+        """Keep the other half open while an answer is due; a half-closed client still reads."""
+        self._deaf = True
+        return self.busy
+
+    def pause_writing(self) -> None:
+        """Note that the peer does not read."""
+        self._writing_since = self._loop.time()
+
+    def resume_writing(self) -> None:
+        """Note that it reads again."""
+        self._writing_since = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived."""
+        if self._deaf:
+            return
+        was_busy, was_in_body, body_bytes = self.busy, not self._in_head, self._body_bytes
+        if self._in_head:
+            if self._head_bytes == 0:
+                self._since = self._loop.time()
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # A request to upgrade may be ignored (RFC 9110 section 7.8), but what follows it may be anything.
+            self._deaf = True
+            if self._turns:
+                self._turns[-1].keep_alive = False
+        except httptools.HttpParserCallbackError as error:
+            refusal = error.__context__
+            self._refuse(
+                refusal if isinstance(refusal, RequestError) else InvalidRequest("malformed HTTP request")
+            )
+        except httptools.HttpParserError as error:
+            self._refuse(InvalidRequest(f"malformed HTTP request: {error}"))
+        else:
+            if was_in_body and not self._in_head and self._body_bytes == body_bytes:
+                self._barren_bytes += len(data)
+            else:
+                self._barren_bytes = 0
+            # The parser keeps an unfinished header or trailer until its end comes.
+            if (self._in_head and self._head_bytes > HEAD_BYTES) or self._barren_bytes > HEAD_BYTES:
+                self._refuse(HeaderTooLarge(f"request line and headers: expected at most {HEAD_BYTES} bytes"))
+        if self._task is None and self._turns:
+            self._task = self._loop.create_task(self._answer())
+        if was_busy and not self._deaf and self._transport is not None:
+            # What a client sends before its answer waits in the kernel's buffer, not in ours.
+            self._paused = True
+            self._transport.pause_reading()
+
+    # --- httptools callbacks ---
+
+    def on_message_begin(self) -> None:
+        """Start a request."""
+        self._current = Request("", b"", {})
+        self._chunks = []
+        self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the request target; it may come in pieces."""
+        assert self._current is not None
+        self._current.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        assert self._current is not None
+        if len(self._current.headers) >= 100:
+            raise HeaderTooLarge("headers: expected at most 100")
+        self._current.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Judge the head before any byte of the body is kept."""
+        request = self._current
+        assert request is not None
+        self._in_head = False
+        request.method = self._parser.get_method().decode("ascii", "replace")
+        head = len(request.target) + sum(len(name) + len(value) for name, value in request.headers.items())
+        if head > HEAD_BYTES:
+            raise HeaderTooLarge(
+                f"request line and headers: expected at most {HEAD_BYTES} bytes, found {head}"
+            )
+        length = request.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > self._peers.max_body_bytes:
+            raise self._too_large(f"{length.decode('ascii')[:20]}")
+        if (
+            request.headers.get(b"expect", b"").lower() == b"100-continue"
+            and not self.busy
+            and self._transport
+        ):
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._peers.max_body_bytes:
+            raise self._too_large("more")
+        self._held_bytes += len(body)
+        self._peers.held_bytes += len(body)
+        if self._peers.held_bytes > BODIES_IN_MEMORY * self._peers.max_body_bytes:
+            raise NotReady("too many large requests at the same time; try again shortly")
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        """Queue the request for its turn."""
+        request = self._current
+        assert request is not None
+        chunks = self._chunks
+        request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._current = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._turns.append(_Turn(request, self._parser.should_keep_alive()))
+
+    # --- answering ---
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is due or being computed."""
+        return self._task is not None or bool(self._turns)
+
+    @property
+    def mid_request(self) -> bool:
+        """Whether part of a request has arrived."""
+        return not self._deaf and (self._head_bytes > 0 or not self._in_head)
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+        if self._transport is not None and not self.busy and not self.mid_request:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def overdue(self, now: float) -> bool:
+        """Whether the peer has been given long enough."""
+        if self._writing_since is not None and now - self._writing_since > WRITE_SECONDS:
+            return True
+        if self.busy:
+            return False
+        if self._deaf:
+            return now - self._since > LINGER_SECONDS
+        if self.mid_request:
+            return now - self._since > REQUEST_SECONDS + self._body_bytes / FLOOR_BYTES_PER_SECOND
+        return now - self._since > IDLE_SECONDS
+
+    def _too_large(self, found: str) -> BodyTooLarge:
+        return BodyTooLarge(f"body: expected at most {self._peers.max_body_bytes} bytes, found {found}")
+
+    def _release(self, count: int) -> None:
+        self._held_bytes -= count
+        self._peers.held_bytes -= count
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer the unfinished request with an error, after those before it, and read no further."""
+        self._deaf = True
+        self._release(sum(map(len, self._chunks)))
+        self._chunks = []
+        self._turns.append(_Turn(self._current, False, error))
+        self._current = None
+
+    async def _answer(self) -> None:
+        """Answer everything whose turn has come."""
+        try:
+            while self._turns and self._transport is not None:
+                turn = self._turns.popleft()
+                if turn.error is not None:
+                    response = self._peers.handler.refuse(turn.request, turn.error)
+                else:
+                    assert turn.request is not None
+                    response = await self._peers.handler.handle(turn.request)
+                    self._release(min(self._held_bytes, len(turn.request.body)))
+                keep_alive = turn.keep_alive and not self._peers.closing
+                self._write(turn.request, response, keep_alive)
+                if not keep_alive:
+                    self._finish(lingering=turn.error is not None)
+                    return
+        except asyncio.CancelledError:
+            if self._transport is not None:
+                raise
+        finally:
+            self._task = None
+            self._since = self._loop.time()
+        if self._transport is not None and self._deaf:
+            self._transport.close()
+        elif self._transport is not None and self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _write(self, request: Request | None, response: Response, keep_alive: bool) -> None:
+        assert self._transport is not None
+        head = [
+            b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nDate: %s\r\n"
+            % (
+                response.status,
+                _REASONS.get(response.status, b""),
+                response.content_type,
+                len(response.body),
+                self._peers.date,
+            )
+        ]
+        head.extend(b"%s: %s\r\n" % pair for pair in response.headers)
+        head.append(b"Connection: %s\r\n\r\n" % (b"keep-alive" if keep_alive else b"close"))
+        if request is None or request.method != "HEAD":
+            head.append(response.body)
+        # One write, one packet for small answers.
+        self._transport.write(b"".join(head))
+
+    def _finish(self, lingering: bool) -> None:
+        """Close after the answer that was written."""
+        self._deaf = True
+        self._turns.clear()
+        if self._transport is None:
+            return
+        if lingering and self._transport.can_write_eof():
+            # The peer may be in the middle of sending: let it see the answer; `overdue` ends it.
+            self._transport.write_eof()
+        else:
+            self._transport.close()

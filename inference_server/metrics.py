@@ -1,0 +1,76 @@
+"""The server's Prometheus metrics: their names, labels and buckets, in one place.
+
+The names are a contract (`docs/reference/metrics.md`, pinned by `tests/golden/server_metrics.txt`). Labels
+are bounded: `model` and `version` are those the server holds, or "" for a request that named something
+else.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# From a tiny model on a fast core (100 µs) to a detector on a slow one (tens of seconds).
+_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_MODEL = ("model", "version")
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        # CPU and memory of the process, under the names every Prometheus client library uses.
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "inference_requests",
+            "Inference requests answered, by status code.",
+            (*_MODEL, "protocol", "code"),
+            registry=self.registry,
+        )
+        self.request_duration = Histogram(
+            "inference_request_duration_seconds",
+            "Time from a complete request to its complete response, decoding and encoding included.",
+            (*_MODEL, "protocol"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.compute_duration = Histogram(
+            "inference_compute_duration_seconds",
+            "Time in ONNX Runtime.",
+            _MODEL,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.inflight = Gauge(
+            "inference_inflight_requests",
+            "Inference requests received and not yet answered.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.load_duration = Gauge(
+            "inference_model_load_duration_seconds",
+            "Time the load and warm-up of the model took.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.memory = Gauge(
+            "inference_model_memory_bytes",
+            "Growth of resident memory while the model was loaded and warmed up, shared pages included.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.info = Gauge(
+            "inference_model_info",
+            "Always 1; the labels say which artifact is served.",
+            (*_MODEL, "digest"),
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus text format."""
+        return generate_latest(self.registry)

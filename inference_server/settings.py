@@ -1,0 +1,197 @@
+"""What the server can be told: a flag, or the environment variable of the same name; the flag wins.
+
+Promises a complete, checked `Settings`, or `InvalidSettings` that names the flag or variable. Reads no file.
+"""
+
+import argparse
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference_server.errors import InvalidSettings
+
+# Kubernetes injects `<SERVICE>_PORT=tcp://10.0.0.1:80` for every Service of the namespace; a Service called
+# "edgemodel" would otherwise hand this server an address as its port.
+_SERVICE_LINK = re.compile(r"^(tcp|udp|sctp)://")
+
+
+DEFAULT_TERMINATION_LOG = Path("/dev/termination-log")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a running server needs to know.
+
+    Attributes:
+        model: Model directory or plain `.onnx` file.
+        name: Model name in URLs; None takes it from `model.json`, then from the file or directory name.
+        version: Model version in URLs; None takes it from `model.json`, then "1".
+        digest: Manifest digest of the artifact, for `inference_model_info`; None takes it from `model.json`.
+        host: Address to listen on.
+        port: TCP port; 0 lets the kernel choose.
+        threads: Threads that compute; None takes the CPU limit of the cgroup.
+        max_body_bytes: Largest request body accepted.
+        drain_delay: Seconds of full service after SIGTERM while readiness already says no.
+        drain_timeout: Seconds that requests in flight get after that.
+        termination_log: Where the reason of a failed start is left, if the file exists.
+        log_level: Name of a level of the standard library's logging.
+    """
+
+    model: Path
+    name: str | None = None
+    version: str | None = None
+    digest: str | None = None
+    host: str = "0.0.0.0"  # noqa: S104 — a pod is reached on its own address
+    port: int = 8080
+    threads: int | None = None
+    max_body_bytes: int = 32 * 1024 * 1024
+    drain_delay: float = 5.0
+    drain_timeout: float = 20.0
+    termination_log: Path = DEFAULT_TERMINATION_LOG
+    log_level: str = "INFO"
+
+
+def _text(raw: str) -> str:
+    if not raw or len(raw) > 256 or not raw.isprintable() or "/" in raw:
+        raise ValueError("1 to 256 printable characters without '/'")
+    return raw
+
+
+def _digest(raw: str) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", raw):
+        raise ValueError("sha256: and 64 lower-case hexadecimal digits")
+    return raw
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def convert(raw: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,15}", raw) or not low <= int(raw) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(raw)
+
+    return convert
+
+
+def _seconds(raw: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", raw):
+        raise ValueError("seconds, as in 5 or 0.5")
+    return float(raw)
+
+
+def _level(raw: str) -> str:
+    if raw.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise ValueError("debug, info, warning or error")
+    return raw.upper()
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    field: str
+    flag: str
+    variable: str
+    convert: Callable[[str], Any]
+    metavar: str
+    help: str
+
+
+OPTIONS = (
+    _Option("model", "--model", "EDGEMODEL_MODEL", Path, "PATH", "model directory or .onnx file (required)"),
+    _Option("name", "--name", "EDGEMODEL_MODEL_NAME", _text, "NAME", "model name in URLs"),
+    _Option("version", "--model-version", "EDGEMODEL_MODEL_VERSION", _text, "V", "model version in URLs"),
+    _Option("digest", "--digest", "EDGEMODEL_DIGEST", _digest, "DIGEST", "digest of the artifact's manifest"),
+    _Option("host", "--host", "EDGEMODEL_HOST", str, "ADDRESS", "address to listen on (0.0.0.0)"),
+    _Option("port", "--port", "EDGEMODEL_PORT", _whole(0, 65535), "PORT", "port to listen on (8080)"),
+    _Option("threads", "--threads", "EDGEMODEL_THREADS", _whole(1, 1024), "N", "compute threads (CPU limit)"),
+    _Option(
+        "max_body_bytes",
+        "--max-body-bytes",
+        "EDGEMODEL_MAX_BODY_BYTES",
+        _whole(1024, 1 << 40),
+        "BYTES",
+        "largest request body (33554432); parsing JSON takes up to 20 times as much memory for a moment",
+    ),
+    _Option(
+        "drain_delay",
+        "--drain-delay",
+        "EDGEMODEL_DRAIN_DELAY",
+        _seconds,
+        "SECONDS",
+        "go on serving for so long after SIGTERM, not ready (5)",
+    ),
+    _Option(
+        "drain_timeout",
+        "--drain-timeout",
+        "EDGEMODEL_DRAIN_TIMEOUT",
+        _seconds,
+        "SECONDS",
+        "then let requests in flight finish for so long (20)",
+    ),
+    _Option(
+        "termination_log",
+        "--termination-log",
+        "EDGEMODEL_TERMINATION_LOG",
+        Path,
+        "FILE",
+        "where the reason of a failed start is left, if the file exists (/dev/termination-log)",
+    ),
+    _Option(
+        "log_level",
+        "--log-level",
+        "EDGEMODEL_LOG_LEVEL",
+        _level,
+        "LEVEL",
+        "debug, info, warning or error (info)",
+    ),
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m inference_server",
+        description="Serve one ONNX model over the Open Inference Protocol v2 (HTTP).",
+        epilog="Exit codes: 0 drained, 2 settings, 3 cannot listen, 10 ModelLoadFailed, 11 UnsupportedOpset, "
+        "12 MissingExternalData, 13 AmbiguousModelFile, 14 ModelFileNotFound, 15 OutOfMemory.",
+        allow_abbrev=False,
+    )
+    for option in OPTIONS:
+        parser.add_argument(
+            option.flag,
+            dest=option.field,
+            metavar=option.metavar,
+            help=f"{option.help} [env {option.variable}]".replace("%", "%%"),
+        )
+    return parser
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Return the settings of this process.
+
+    Args:
+        arguments: Command line without the program's name.
+        environment: Environment variables; an empty value counts as unset.
+
+    Raises:
+        InvalidSettings: A value is out of its range, or the model is not given.
+        SystemExit: `--help`, or an unknown flag (exit code 2, as argparse does).
+    """
+    given = vars(_parser().parse_args(arguments))
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        source, raw = option.flag, given[option.field]
+        if raw is None:
+            source, raw = option.variable, environment.get(option.variable) or None
+            if raw is not None and option.field == "port" and _SERVICE_LINK.match(raw):
+                raw = None
+        if raw is None:
+            continue
+        try:
+            values[option.field] = option.convert(raw)
+        except ValueError as error:
+            raise InvalidSettings(f"{source}: expected {error}, found {raw!r}") from None
+    if "model" not in values:
+        raise InvalidSettings(
+            "--model: expected a model directory or an .onnx file, found nothing; set it or EDGEMODEL_MODEL"
+        )
+    return Settings(**values)
