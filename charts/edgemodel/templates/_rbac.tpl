@@ -1,0 +1,72 @@
+{{- /* What the operator does in a namespace that it serves; every verb has its caller in edgemodel.cluster. */ -}}
+{{- define "edgemodel.namespacedRules" -}}
+- apiGroups: [edgemodel.io]
+  resources: [edgemodels]
+  verbs: [get, list, watch]
+- apiGroups: [edgemodel.io]
+  resources: [edgemodels/status]
+  verbs: [patch]
+# Children name their EdgeModel as an owner that blocks its deletion; some clusters ask for this right then.
+- apiGroups: [edgemodel.io]
+  resources: [edgemodels/finalizers]
+  verbs: [update]
+# Children: found, watched, applied (create and patch), deleted.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]
+  resources: [servicemonitors]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# Pull secrets, by name.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [get, create, patch]
+{{- end }}
+
+{{- define "edgemodel.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "edgemodel.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{- /* One Role and its binding; argument: (list $ namespace name-suffix rules). */ -}}
+{{- define "edgemodel.role" -}}
+{{- $root := index . 0 }}
+{{- $name := printf "%s%s" (include "edgemodel.fullname" $root) (index . 2) }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $name }}
+  namespace: {{ index . 1 }}
+  labels:
+    {{- include "edgemodel.labels" $root | nindent 4 }}
+rules:
+  {{- index . 3 | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $name }}
+  namespace: {{ index . 1 }}
+  labels:
+    {{- include "edgemodel.labels" $root | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ $name }}
+subjects:
+  {{- include "edgemodel.subjects" $root | nindent 2 }}
+{{- end }}
