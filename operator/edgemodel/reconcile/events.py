@@ -15,8 +15,14 @@ from edgemodel.reconcile.view import capital, named
 
 
 def transitions(old: EdgeModelStatus, new: EdgeModelStatus) -> tuple[Event, ...]:
-    """Return the Events of one change of status, in the order of the model's way: resolved, verified, …, loaded."""
-    return (*_of_artifact(old, new), *_of_rollout(old, new), *_of_loading(old, new))
+    """Return the Events of one change of status, in the order of the model's way: resolved, …, loaded, promoted."""
+    return (
+        *_of_artifact(old, new),
+        *_of_start(old, new),
+        *_of_delivery(old, new),
+        *_of_loading(old, new),
+        *_of_end(old, new),
+    )
 
 
 def _of_artifact(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
@@ -28,25 +34,40 @@ def _of_artifact(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
         return
     if after.status == "True" and (moved or before is None or before.status != "True"):
         yield Event("Normal", "ArtifactVerified", after.message)
-    refused = after.status == "False" and after.reason in TRUST_REASONS
-    if refused and (
-        moved or before is None or (before.status, before.reason) != (after.status, after.reason)
-    ):
+    if after.status == "False" and after.reason in TRUST_REASONS and (moved or _turned(before, after)):
         downgrade = after.reason == Reason.DOWNGRADE_REFUSED
         name = "DowngradeRefused" if downgrade else "SignatureRejected"
         yield Event("Warning", name, f"{after.reason}: {after.message}")
 
 
-def _of_rollout(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
-    candidate, active = new.slots.candidate, new.slots.active
-    was = old.slots.candidate
+def _of_start(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    candidate, active, was = new.slots.candidate, new.slots.active, old.slots.candidate
     if candidate is not None and (was is None or was.digest != candidate.digest):
-        beside = f" beside {named(active)}" if active is not None else ""
+        beside = f"; {named(active)} is the active one" if active is not None else ""
         yield Event("Normal", "RolloutStarted", f"{capital(named(candidate))} is being started{beside}.")
+    before, after = _pair(old, new, ConditionType.PROGRESSING)
+    if after is not None and after.reason == Reason.PAUSED and _turned(before, after):
+        yield Event("Normal", "UpdatePaused", after.message)
+
+
+def _of_delivery(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
     before, after = _pair(old, new, ConditionType.ARTIFACT_DELIVERED)
     if after is not None and after.reason == Reason.PULLED and (before is None or before.status != "True"):
         yield Event("Normal", "ArtifactPulled", after.message)
-    served = old.slots.active
+
+
+def _of_loading(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    before, after = _pair(old, new, ConditionType.MODEL_LOADED)
+    if after is None or not _turned(before, after):
+        return
+    if after.status == "True":
+        yield Event("Normal", "ModelLoaded", after.message)
+    if after.status == "False":
+        yield Event("Warning", "ModelLoadFailed", f"{after.reason}: {after.message}")
+
+
+def _of_end(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    served, active = old.slots.active, new.slots.active
     if active is not None and (served is None or served.digest != active.digest):
         instead = f" instead of {named(served)}" if served is not None else ""
         yield Event("Normal", "Promoted", f"{capital(named(active))} serves{instead}.")
@@ -55,25 +76,11 @@ def _of_rollout(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
         yield Event(
             "Warning", "RolledBack", f"{back.digest[:19]} was taken back: {back.reason}: {back.message}"
         )
-    before, after = _pair(old, new, ConditionType.PROGRESSING)
-    if (
-        after is not None
-        and after.reason == Reason.PAUSED
-        and (before is None or before.reason != Reason.PAUSED)
-    ):
-        yield Event("Normal", "UpdatePaused", after.message)
 
 
-def _of_loading(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
-    before, after = _pair(old, new, ConditionType.MODEL_LOADED)
-    if after is None or (
-        before is not None and (before.status, before.reason) == (after.status, after.reason)
-    ):
-        return
-    if after.status == "True" and (before is None or before.status != "True"):
-        yield Event("Normal", "ModelLoaded", after.message)
-    if after.status == "False":
-        yield Event("Warning", "ModelLoadFailed", f"{after.reason}: {after.message}")
+def _turned(before: Condition | None, after: Condition) -> bool:
+    """Say whether a condition has another status or reason than before."""
+    return before is None or (before.status, before.reason) != (after.status, after.reason)
 
 
 def _pair(

@@ -224,10 +224,11 @@ def _started(target: Slot, last_good: Slot | None, now: datetime) -> Slot:
 
 
 def _taken_back(slot: Slot, reason: Reason, message: str, wanted: Wanted, now: datetime) -> RolledBack:
+    name = slot.version or slot.digest[: len("sha256:") + 12]
     return RolledBack(
         digest=slot.digest,
         reason=str(reason),
-        message=message[:4096],
+        message=f"version {name} did not get ready: {message}"[:4096],
         at=now,
         retry=wanted.retry,
         generation=wanted.generation,

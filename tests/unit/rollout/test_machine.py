@@ -1,0 +1,330 @@
+"""The rollout's machine, one sentence a case."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from edgemodel.api.conditions import Reason
+from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
+from edgemodel.rollout.machine import Failure, Seen, Step, Wanted, overdue_at, step
+
+NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+LOAD_FAILED = Failure(Reason.MODEL_LOAD_FAILED, "opset 99 is unknown", fatal=True)
+NO_IMAGE = Failure(Reason.IMAGE_PULL_FAILED, "no such image", fatal=False)
+
+
+def digest(letter: str) -> str:
+    return f"sha256:{letter * 64}"
+
+
+def slot(letter: str, **changes: Any) -> Slot:
+    facts: dict[str, Any] = {
+        "digest": digest(letter),
+        "image": f"example.org/m@{digest(letter)}",
+        "version": letter,
+    }
+    return Slot(**{**facts, **changes})
+
+
+A, B, C = (slot(letter, since=NOW, tries=1) for letter in "abc")
+FIRST, SERVING = Slots(candidate=A), Slots(active=A)
+REPLACING = Slots(active=A, candidate=B)
+WANTED = Wanted(target=slot("b"), replicas=2, generation=1)
+STOP_FIRST = replace(WANTED, strategy="StopFirst")
+PAUSED = replace(WANTED, paused=True)
+BANNED = RolledBack(digest=digest("b"), reason="ModelLoadFailed", at=NOW, generation=1)
+
+
+def up(pods: int = 2, ready: int | None = None, failure: Failure | None = None, replicas: int = 2) -> Seen:
+    return Seen(True, replicas, pods, pods if ready is None else ready, failure)
+
+
+def take(
+    wanted: Wanted,
+    slots: Slots,
+    seen: Mapping[str, Seen] | None = None,
+    *,
+    rolled_back: RolledBack | None = None,
+    selected: str | None = None,
+    after: float = 0,
+) -> Step:
+    by_digest = {digest(letter): facts for letter, facts in (seen or {}).items()}
+    live = None if selected is None else digest(selected)
+    return step(wanted, slots, rolled_back, by_digest, live, NOW + timedelta(seconds=after))
+
+
+def told(taken: Step) -> str:
+    """Return the outcome as one line: slots, sizes, which is served, removed, draining, banned, held."""
+    slots = taken.slots
+    roles = (("active", slots.active), ("candidate", slots.candidate), ("good", slots.last_good))
+    words = [f"{role} {version.version}" for role, version in roles if version is not None]
+    words += [f"run {version.version}={replicas}" for version, replicas in taken.run]
+    words += [f"serve {taken.serve.version}"] if taken.serve else []
+    words += [f"remove {key[7]}" for key in sorted(taken.remove)]
+    words += [f"drain {key[7]}" for key in sorted(taken.draining)]
+    words += [f"back {taken.rolled_back.digest[7]} {taken.rolled_back.reason}"] if taken.rolled_back else []
+    words += ["held"] if taken.held else []
+    return ", ".join(words)
+
+
+CASES = {
+    "the first version becomes candidate and is served as soon as it can be": (
+        take(replace(WANTED, target=slot("a")), Slots()),
+        "candidate a, run a=2, serve a",
+    ),
+    "without a target nothing is started": (take(replace(WANTED, target=None), Slots()), ""),
+    "the first version is active once one pod answers": (
+        take(replace(WANTED, target=slot("a")), FIRST, {"a": up(2, 1)}),
+        "active a, run a=2, serve a",
+    ),
+    "the first version that cannot load stays: there is nothing to go back to": (
+        take(replace(WANTED, target=slot("a")), FIRST, {"a": up(2, 0, LOAD_FAILED)}, after=3600),
+        "candidate a, run a=2, serve a",
+    ),
+    "a first version that never answered gives way to a new target": (
+        take(WANTED, FIRST, {"a": up(2, 0, LOAD_FAILED)}, selected="a"),
+        "candidate b, run b=2, serve b, drain a",
+    ),
+    "a first version that answers is active before a new target is started": (
+        take(WANTED, FIRST, {"a": up(2, 1)}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "with no replicas wanted there is nothing to wait for": (
+        take(replace(WANTED, target=slot("a"), replicas=0), FIRST, {"a": up(0)}),
+        "active a, run a=0, serve a",
+    ),
+    "surge starts the candidate beside the active version": (
+        take(WANTED, SERVING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "surge does not promote while one replica is missing": (
+        take(WANTED, REPLACING, {"a": up(), "b": up(2, 1)}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "surge promotes when all replicas are ready, and the old version stays until the Service is switched": (
+        take(WANTED, REPLACING, {"a": up(), "b": up()}, selected="a"),
+        "active b, good a, run b=2, serve b, drain a",
+    ),
+    "the old version goes once the Service selects the new one": (
+        take(WANTED, Slots(active=B, last_good=A), {"a": up(), "b": up()}, selected="b"),
+        "active b, good a, run b=2, serve b, remove a",
+    ),
+    "a candidate that cannot load is taken back at once": (
+        take(WANTED, REPLACING, {"a": up(), "b": up(2, 1, LOAD_FAILED)}, selected="a"),
+        "active a, run a=2, serve a, remove b, back b ModelLoadFailed",
+    ),
+    "a candidate that waits for an image is given time": (
+        take(WANTED, REPLACING, {"a": up(), "b": up(2, 0, NO_IMAGE)}, selected="a", after=599),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a candidate is taken back at its deadline": (
+        take(WANTED, REPLACING, {"a": up(), "b": up(2, 0, NO_IMAGE)}, selected="a", after=600),
+        "active a, run a=2, serve a, remove b, back b ProgressDeadlineExceeded",
+    ),
+    "a candidate that is ready at its deadline is promoted": (
+        take(WANTED, REPLACING, {"a": up(), "b": up()}, selected="a", after=600),
+        "active b, good a, run b=2, serve b, drain a",
+    ),
+    "a deadline of 0 never comes": (
+        take(replace(WANTED, progress_deadline=0), REPLACING, {"a": up()}, after=10**6),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a version that was taken back is not tried again": (
+        take(WANTED, SERVING, {"a": up()}, rolled_back=BANNED, after=10**6),
+        "active a, run a=2, serve a, back b ModelLoadFailed",
+    ),
+    "a change of the spec lifts the ban": (
+        take(replace(WANTED, generation=2), SERVING, {"a": up()}, rolled_back=BANNED),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "the retry annotation lifts the ban": (
+        take(replace(WANTED, retry="again"), SERVING, {"a": up()}, rolled_back=BANNED),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a retry annotation that was there when the version failed lifts nothing": (
+        take(
+            replace(WANTED, retry="again"),
+            SERVING,
+            {"a": up()},
+            rolled_back=BANNED.model_copy(update={"retry": "again"}),
+        ),
+        "active a, run a=2, serve a, back b ModelLoadFailed",
+    ),
+    "another target than the one taken back is tried, and the ban is remembered": (
+        take(replace(WANTED, target=slot("c")), SERVING, {"a": up()}, rolled_back=BANNED),
+        "active a, candidate c, run a=2, run c=2, serve a, back b ModelLoadFailed",
+    ),
+    "a new target replaces the candidate": (
+        take(replace(WANTED, target=slot("c")), REPLACING, {"a": up(), "b": up(2, 1)}, selected="a"),
+        "active a, candidate c, run a=2, run c=2, serve a, remove b",
+    ),
+    "a new target replaces a candidate that is ready": (
+        take(replace(WANTED, target=slot("c")), REPLACING, {"a": up(), "b": up()}, selected="a"),
+        "active a, candidate c, run a=2, run c=2, serve a, remove b",
+    ),
+    "a target that is the active version again drops the candidate": (
+        take(replace(WANTED, target=slot("a")), REPLACING, {"a": up(), "b": up()}, selected="a"),
+        "active a, run a=2, serve a, remove b",
+    ),
+    "a target that is not known leaves the candidate on its way": (
+        take(replace(WANTED, target=None), REPLACING, {"a": up(), "b": up(2, 1)}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a refused target is not started": (
+        take(replace(WANTED, refused=frozenset({digest("b")})), SERVING, {"a": up()}),
+        "active a, run a=2, serve a",
+    ),
+    "a pause holds the start": (
+        take(PAUSED, SERVING, {"a": up()}, selected="a"),
+        "active a, run a=2, serve a, held",
+    ),
+    "a pause holds the first start": (take(PAUSED, Slots()), "held"),
+    "a pause holds the promotion, past the deadline too": (
+        take(PAUSED, REPLACING, {"a": up(), "b": up()}, selected="a", after=10**6),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a pause takes back a candidate of which no pod exists yet": (
+        take(PAUSED, REPLACING, {"a": up(), "b": up(0)}, selected="a"),
+        "active a, run a=2, serve a, remove b, held",
+    ),
+    "a pause does not keep a candidate that cannot load": (
+        take(PAUSED, REPLACING, {"a": up(), "b": up(2, 0, LOAD_FAILED)}, selected="a"),
+        "active a, run a=2, serve a, remove b, back b ModelLoadFailed",
+    ),
+    "stop-first stops the active version before it starts the candidate": (
+        take(STOP_FIRST, SERVING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=0, run b=0, serve a",
+    ),
+    "stop-first waits for the last pod of the active version to be gone": (
+        take(STOP_FIRST, REPLACING, {"a": up(1, 0, replicas=0), "b": up(0, replicas=0)}, selected="a"),
+        "active a, candidate b, run a=0, run b=0, serve a",
+    ),
+    "stop-first starts the candidate when the active version is gone": (
+        take(STOP_FIRST, REPLACING, {"a": up(0, replicas=0), "b": up(0, replicas=0)}, selected="a"),
+        "active a, candidate b, run a=0, run b=2, serve a",
+    ),
+    "stop-first serves from the candidate's first pod on": (
+        take(STOP_FIRST, REPLACING, {"a": up(0, replicas=0), "b": up(2, 1)}, selected="a"),
+        "active a, candidate b, run a=0, run b=2, serve b",
+    ),
+    "stop-first brings the active version back when the candidate cannot load": (
+        take(STOP_FIRST, REPLACING, {"a": up(0, replicas=0), "b": up(2, 0, LOAD_FAILED)}, selected="a"),
+        "active a, run a=2, serve a, remove b, back b ModelLoadFailed",
+    ),
+    "stop-first promotes when all replicas are ready": (
+        take(STOP_FIRST, REPLACING, {"a": up(0, replicas=0), "b": up()}, selected="b"),
+        "active b, good a, run b=2, serve b, remove a",
+    ),
+    "a change to stop-first does not stop a candidate that runs": (
+        take(STOP_FIRST, REPLACING, {"a": up(), "b": up(2, 1)}, selected="a"),
+        "active a, candidate b, run a=0, run b=2, serve a",
+    ),
+    "a refused candidate is dropped": (
+        take(
+            replace(WANTED, target=None, refused=frozenset({digest("b")})),
+            REPLACING,
+            {"a": up(), "b": up(2, 1)},
+            selected="a",
+        ),
+        "active a, run a=2, serve a, remove b",
+    ),
+    "a refused first version that answers goes on serving": (
+        take(
+            replace(WANTED, target=None, refused=frozenset({digest("a")})),
+            FIRST,
+            {"a": up(2, 1)},
+            selected="a",
+        ),
+        "active a, run a=2, serve a",
+    ),
+    "a refused first version that does not answer is dropped": (
+        take(
+            replace(WANTED, target=None, refused=frozenset({digest("a")})),
+            FIRST,
+            {"a": up(2, 0)},
+            selected="a",
+        ),
+        "remove a",
+    ),
+    "a refused active version goes on serving and does not grow": (
+        take(
+            replace(WANTED, target=None, replicas=5, refused=frozenset({digest("a")})), SERVING, {"a": up()}
+        ),
+        "active a, run a=2, serve a",
+    ),
+    "a refused active version may be made smaller": (
+        take(
+            replace(WANTED, target=None, replicas=0, refused=frozenset({digest("a")})), SERVING, {"a": up()}
+        ),
+        "active a, run a=0, serve a",
+    ),
+    "a refused active version whose Deployment is gone is not made again": (
+        take(replace(WANTED, target=None, refused=frozenset({digest("a")})), SERVING),
+        "active a, serve a",
+    ),
+    "an active version whose Deployment is gone is made again, whatever the registry says": (
+        take(replace(WANTED, target=None), SERVING),
+        "active a, run a=2, serve a",
+    ),
+    "a Deployment that belongs to no slot is removed": (
+        take(replace(WANTED, target=None), SERVING, {"a": up(), "c": up()}, selected="a"),
+        "active a, run a=2, serve a, remove c",
+    ),
+    "pods without a Deployment are nobody's to remove": (
+        take(replace(WANTED, target=None), SERVING, {"a": up(), "c": Seen(pods=1)}, selected="a"),
+        "active a, run a=2, serve a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("taken", "expected"), CASES.values(), ids=CASES.keys())
+def test_step(taken: Step, expected: str) -> None:
+    assert told(taken) == expected
+
+
+def test_a_candidate_remembers_when_it_was_started_and_the_active_version_when_it_took_over() -> None:
+    started = take(WANTED, SERVING, after=5).slots.candidate
+    assert started is not None
+    assert started.since == NOW + timedelta(seconds=5)
+    promoted = take(WANTED, REPLACING, {"b": up()}, after=9).slots.active
+    assert promoted is not None
+    assert promoted.since == NOW + timedelta(seconds=9)
+
+
+def test_a_version_that_served_before_counts_its_tries() -> None:
+    again = take(replace(WANTED, target=slot("a")), Slots(active=B, last_good=A)).slots.candidate
+    assert again is not None
+    assert again.tries == 2
+
+
+def test_the_same_digest_from_another_registry_is_the_same_version_in_another_place() -> None:
+    moved = slot("a", image=f"mirror.example.org/m@{digest('a')}", model_file="m.onnx")
+    taken = take(replace(WANTED, target=moved), SERVING, {"a": up()}, after=7)
+    assert taken.slots == Slots(active=moved.model_copy(update={"since": NOW, "tries": 1}))
+
+
+def test_what_is_taken_back_says_why_and_for_which_spec() -> None:
+    seen = {"a": up(), "b": up(2, 1, NO_IMAGE)}
+    taken = take(replace(WANTED, generation=4, retry="x"), REPLACING, seen, after=600)
+    assert taken.rolled_back == RolledBack(
+        digest=digest("b"),
+        reason="ProgressDeadlineExceeded",
+        message="version b did not get ready: 1 of 2 pods were ready after 600 s; ImagePullFailed: no such image",
+        at=NOW + timedelta(seconds=600),
+        retry="x",
+        generation=4,
+    )
+
+
+def test_a_pods_long_story_fits_into_status() -> None:
+    talkative = replace(LOAD_FAILED, message="x" * 10_000)
+    taken = take(WANTED, REPLACING, {"a": up(), "b": up(2, 0, talkative)})
+    assert taken.rolled_back is not None
+    assert len(taken.rolled_back.message) == 4096
+
+
+def test_a_candidate_without_a_start_has_no_deadline() -> None:
+    assert overdue_at(slot("a"), 600) is None
