@@ -6,7 +6,10 @@ Format: sigstore/cosign pkg/cosign/keys.go over secure-systems-lab/go-securesyst
 a JSON document; scrypt makes the key of a NaCl secretbox that holds the PKCS#8 DER.
 """
 
+import json
 import re
+import secrets
+import textwrap
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +24,8 @@ _PEM = re.compile(
 _MAX_MEMORY = 1 << 28
 """Most bytes that scrypt may be told to use; cosign's own files ask for 64 MiB."""
 _MAX_BYTES = 1 << 16
+_COST = 1 << 16
+"""scrypt's N in files that are written: cosign's own choice, 64 MiB and a third of a second."""
 
 
 def is_cosign_key(pem: bytes) -> bool:
@@ -61,6 +66,20 @@ def decrypt(pem: bytes, password: bytes) -> bytes:
         raise Stalled("InvalidSpec", "private key: the password is wrong, or the file was altered") from None
     except ValueError:
         raise _damaged("its nonce has the wrong length") from None
+
+
+def encrypt(der: bytes, password: bytes) -> bytes:
+    """Return the PEM of a new key file that holds the PKCS#8 ``der``, as ``cosign generate-key-pair`` writes it."""
+    salt, nonce = secrets.token_bytes(32), secrets.token_bytes(secretbox.NONCE_BYTES)
+    key = Scrypt(salt=salt, length=secretbox.KEY_BYTES, n=_COST, r=8, p=1).derive(password)
+    document = {
+        "kdf": {"name": "scrypt", "params": {"N": _COST, "r": 8, "p": 1}, "salt": strict_base64.encode(salt)},
+        "cipher": {"name": "nacl/secretbox", "nonce": strict_base64.encode(nonce)},
+        "ciphertext": strict_base64.encode(secretbox.seal_box(der, nonce, key)),
+    }
+    body = textwrap.fill(strict_base64.encode(json.dumps(document, separators=(",", ":")).encode()), 64)
+    kind = "ENCRYPTED SIGSTORE PRIVATE KEY"
+    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n".encode()
 
 
 def _number(members: dict[str, Any], name: str) -> int:

@@ -1,8 +1,8 @@
-"""NaCl's secretbox (XSalsa20-Poly1305), opening only: what cosign seals its private key files with.
+"""NaCl's secretbox (XSalsa20-Poly1305): what cosign seals its private key files with.
 
-``cryptography`` has Poly1305 and no Salsa20. The boxes opened here are a few hundred bytes, once per command, so the
+``cryptography`` has Poly1305 and no Salsa20. The boxes here are a few hundred bytes, once per command, so the
 cipher is written out below rather than taken from one more compiled dependency (PyNaCl is 1.4 MB).
-Promises: nothing comes out unless the tag is right. Not for anything large, and not for sealing.
+Promises: nothing comes out unless the tag is right. Not for anything large.
 
 Source: D. J. Bernstein, "Cryptography in NaCl" (2009), §§ 7–9; "Extending the Salsa20 nonce" (2011).
 """
@@ -25,13 +25,32 @@ def open_box(box: bytes, nonce: bytes, key: bytes) -> bytes:
         cryptography.exceptions.InvalidSignature: the key is wrong or the box was altered.
         ValueError: key or nonce has the wrong length.
     """
+    tag, ciphertext = box[:16], box[16:]
+    stream = _stream(len(ciphertext) + 32, nonce, key)
+    Poly1305.verify_tag(stream[:32], ciphertext, tag)
+    return _xored(ciphertext, stream[32:])
+
+
+def seal_box(content: bytes, nonce: bytes, key: bytes) -> bytes:
+    """Return the box that holds ``content``; a nonce must never be used twice with one key.
+
+    Raises:
+        ValueError: key or nonce has the wrong length.
+    """
+    stream = _stream(len(content) + 32, nonce, key)
+    ciphertext = _xored(content, stream[32:])
+    return Poly1305.generate_tag(stream[:32], ciphertext) + ciphertext
+
+
+def _stream(length: int, nonce: bytes, key: bytes) -> bytes:
     if len(key) != KEY_BYTES or len(nonce) != NONCE_BYTES:
         raise ValueError(f"expected a key of {KEY_BYTES} and a nonce of {NONCE_BYTES} bytes")
-    tag, ciphertext = box[:16], box[16:]
     subkey = _hsalsa20(key, nonce[:16])
-    stream = b"".join(_salsa20_block(subkey, nonce[16:], i) for i in range((len(ciphertext) + 32 + 63) // 64))
-    Poly1305.verify_tag(stream[:32], ciphertext, tag)
-    return bytes(a ^ b for a, b in zip(ciphertext, stream[32:], strict=False))
+    return b"".join(_salsa20_block(subkey, nonce[16:], i) for i in range((length + 63) // 64))
+
+
+def _xored(data: bytes, stream: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(data, stream, strict=False))
 
 
 def _rotated(value: int, bits: int) -> int:
