@@ -8,12 +8,14 @@ behind.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from edgemodel.api.v1alpha1 import EdgeModelStatus
+
+disable_created_metrics()  # a time series more for each counter, which nobody asks for
 
 _STATUSES = ("True", "False", "Unknown")
 

@@ -5,7 +5,7 @@ died, or the watches have gone blind. ``/readyz`` fails until the process can do
 standing by for the leader.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -50,9 +50,9 @@ class ProbeServer:
             body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
-    def _check(self, check: Check) -> Callable[[web.Request], "web.StreamResponse"]:
-        async def answer(_: web.Request) -> web.Response:
+    def _check(self, check: Check) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(_: web.Request) -> web.StreamResponse:
             wrong = check()
             return web.Response(status=503, text=wrong + "\n") if wrong else web.Response(text="ok\n")
 
-        return answer  # type: ignore[return-value]
+        return answer

@@ -1,0 +1,201 @@
+"""Gathers all that one decision may look at: the EdgeModel, its children and pods, policies, artifact.
+
+Promises: everything is read from the API server anew, nothing from a watch's cache, so that a decision is
+never made on what was true before our own last write. What cannot be read is an error, never taken for
+absent. An object that merely bears our labels is not ours: the controlling ownerReference's uid decides.
+
+Leaves to others: registries (``artifacts``), keys (``policies``), what follows (``reconcile``).
+"""
+
+import asyncio
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgemodel.api.conditions import Reason
+from edgemodel.api.meta import LABEL_MODEL
+from edgemodel.api.v1alpha1 import EdgeModel
+from edgemodel.artifact.reference import Reference
+from edgemodel.artifact.registry_settings import RegistrySettings
+from edgemodel.cluster.artifacts import ArtifactCache
+from edgemodel.cluster.client import ApiServer, Object
+from edgemodel.cluster.kinds import CHILDREN, EDGE_MODEL, NAMESPACE, POD, SERVICE_MONITOR, child_kind
+from edgemodel.cluster.policies import ReadPolicy, delivered, read_policies
+from edgemodel.cluster.pull_secrets import PullSecrets, read_pull_secrets
+from edgemodel.errors import Stalled
+from edgemodel.reconcile.observed import LiveObject, Observed, Settings, Unresolved
+
+log = logging.getLogger(__name__)
+
+DISCOVERY_SECONDS = 300.0
+"""How long it is believed that ServiceMonitors are, or are not, known to the cluster."""
+
+
+class Gatherer:
+    """Reads the world for one EdgeModel at a time; any number of gatherings may run side by side."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        artifacts: ArtifactCache,
+        *,
+        settings: Settings,
+        registries: RegistrySettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api
+        self._artifacts = artifacts
+        self._settings = settings
+        self._registries_json = registries.to_json()
+        self._clock = clock
+        self._monitors = False
+        self._monitors_until = float("-inf")
+
+    async def gather(self, namespace: str, name: str) -> Observed | None:
+        """Return what one decision needs; None when the EdgeModel is gone or going.
+
+        Raises:
+            Transient: the API server failed.
+            Stalled: the EdgeModel is not one this version can read.
+        """
+        manifest = await self._api.get(EDGE_MODEL, namespace, name)
+        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            return None
+        model = read_model(manifest)
+        monitors = await self._service_monitors()
+        policies, labels, secrets, pods, children = await asyncio.gather(
+            read_policies(self._api),
+            namespace_labels(self._api, namespace),
+            read_pull_secrets(self._api, model),
+            self._api.list(POD, namespace, labels={LABEL_MODEL: name}),
+            self._children(namespace, name, monitors=monitors),
+        )
+        owned = tuple(child for child in children if _owned(child, model))
+        observed = Observed(
+            model=model,
+            settings=self._settings,
+            target=Unresolved(Reason.RECONCILING, "spec.image is being resolved"),
+            children=owned,
+            pods=pods,
+            service_monitors=monitors,
+        )
+        return await self._with_artifacts(observed, policies, labels, secrets)
+
+    async def claim(self, observed: Observed, wanted: Iterable[Mapping[str, Any]]) -> Observed:
+        """Look, by name, at what is about to be made: it may exist, and belong to somebody else.
+
+        Returns ``observed`` itself when nothing new was found; otherwise one with more ``children`` or
+        ``conflicts``.
+        """
+        known = {(child["kind"], child["metadata"]["name"]) for child in observed.children}
+        unknown = [
+            manifest for manifest in wanted if (manifest["kind"], manifest["metadata"]["name"]) not in known
+        ]
+        namespace = observed.model.metadata.namespace
+        live = await asyncio.gather(
+            *(
+                self._api.get(child_kind(manifest), namespace, manifest["metadata"]["name"])
+                for manifest in unknown
+            )
+        )
+        found = [item for item in live if item is not None]
+        if not found:
+            return observed
+        ours = tuple(item for item in found if _owned(item, observed.model))
+        theirs = tuple(
+            f"{item['kind']}/{item['metadata']['name']}" for item in found if not _owned(item, observed.model)
+        )
+        return dataclasses.replace(
+            observed,
+            children=observed.children + ours,
+            conflicts=tuple(sorted({*observed.conflicts, *theirs})),
+        )
+
+    async def _with_artifacts(
+        self,
+        observed: Observed,
+        policies: tuple[ReadPolicy, ...],
+        labels: Mapping[str, str],
+        secrets: PullSecrets,
+    ) -> Observed:
+        model = observed.model
+        try:
+            reference = Reference.parse(model.spec.image)
+        except Stalled as error:
+            target = Unresolved(Reason.INVALID_SPEC, error.message, stalled=True)
+            return dataclasses.replace(observed, target=target)
+
+        def governing(pinned: Reference) -> tuple[ReadPolicy, ...]:
+            return tuple(policy for policy in policies if policy.governs(pinned, labels))
+
+        judged, active = await self._artifacts.look(model, reference, secrets, governing)
+        # Pods of every version take their policies from one ConfigMap, and versions may lie in different repositories.
+        bearing = {policy.name: policy for at in (reference, *_slots(model)) for policy in governing(at)}
+        delivery = {
+            "policies.json": delivered(tuple(bearing[name] for name in sorted(bearing))),
+            "registries.json": self._registries_json,
+        }
+        return dataclasses.replace(observed, target=judged, active=active, delivery_config=delivery)
+
+    async def _children(self, namespace: str, name: str, *, monitors: bool) -> tuple[Object, ...]:
+        found = await asyncio.gather(
+            *(
+                self._api.list(kind, namespace, labels={LABEL_MODEL: name})
+                for kind in CHILDREN
+                if monitors or kind is not SERVICE_MONITOR
+            )
+        )
+        return tuple(child for kind in found for child in kind)
+
+    async def _service_monitors(self) -> bool:
+        if self._clock() >= self._monitors_until:
+            served = await self._api.read(f"/apis/{SERVICE_MONITOR.api_version}") or {}
+            names = {resource["name"] for resource in served.get("resources", ())}
+            self._monitors = SERVICE_MONITOR.plural in names
+            self._monitors_until = self._clock() + DISCOVERY_SECONDS
+        return self._monitors
+
+
+def read_model(manifest: Object) -> EdgeModel:
+    """Read a live EdgeModel.
+
+    Raises:
+        Stalled: ``InvalidSpec``; the message names the field. The CRD refuses such objects, so this one is
+        older, or newer.
+    """
+    try:
+        return EdgeModel.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Stalled("InvalidSpec", f"EdgeModel field {where}: {first['msg']}") from error
+
+
+async def namespace_labels(api: ApiServer, namespace: str) -> Mapping[str, str]:
+    """Return a namespace's labels, for policies that select by them; empty when it is going."""
+    found = await api.get(NAMESPACE, None, namespace)
+    labels: Mapping[str, str] = ((found or {}).get("metadata") or {}).get("labels") or {}
+    return labels
+
+
+def _slots(model: EdgeModel) -> Iterable[Reference]:
+    slots = model.status.slots
+    for slot in (slots.active, slots.candidate, slots.last_good):
+        if slot is not None:
+            try:
+                yield Reference.parse(slot.image)
+            except Stalled:
+                log.warning(
+                    "status names no image", extra={"model": model.metadata.name, "slot": slot.digest}
+                )
+
+
+def _owned(child: LiveObject, model: EdgeModel) -> bool:
+    return any(
+        owner.get("controller") and owner.get("uid") == model.metadata.uid
+        for owner in child["metadata"].get("ownerReferences") or ()
+    )

@@ -1,0 +1,171 @@
+"""One pass for one key: gather, decide, apply, delete, status, then Events and metrics.
+
+Promises: a pass reads everything anew and can be cut off anywhere; what was not done is done by the next
+one. Nothing is announced that was not written. Errors decide by their type: ``Transient`` comes back after
+a backoff, ``Stalled`` becomes a condition and waits for a change, anything else is a bug: logged with its
+traceback, tried again.
+
+Leaves to others: when to run (``workqueue``), what to do (``reconcile``), how to write (``cluster``).
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from edgemodel.api.conditions import Reason
+from edgemodel.api.v1alpha1 import EdgeModelStatus
+from edgemodel.cluster.apply import apply_child, apply_status, delete_child
+from edgemodel.cluster.artifacts import ArtifactCache
+from edgemodel.cluster.client import ApiServer, Rejected
+from edgemodel.cluster.events import EventRecorder
+from edgemodel.cluster.gather import Gatherer
+from edgemodel.cluster.kinds import EDGE_MODEL
+from edgemodel.controller.metrics import Metrics
+from edgemodel.controller.policy_status import PolicyStatus
+from edgemodel.controller.sightings import Key
+from edgemodel.errors import EdgeModelError, Stalled, Transient
+from edgemodel.reconcile.decide import decide
+from edgemodel.reconcile.decision import Decision, Event
+from edgemodel.reconcile.observed import Observed, Unresolved
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Makes passes; callable as the work queue wants it."""
+
+    def __init__(
+        self,
+        *,
+        api: ApiServer,
+        gatherer: Gatherer,
+        artifacts: ArtifactCache,
+        recorder: EventRecorder,
+        metrics: Metrics,
+        policies: PolicyStatus,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._api = api
+        self._gatherer = gatherer
+        self._artifacts = artifacts
+        self._recorder = recorder
+        self._metrics = metrics
+        self._policies = policies
+        self._clock = clock
+        self._rejected: dict[Key, tuple[int, str]] = {}
+
+    async def __call__(self, key: Key) -> float | None:
+        """Make one pass; return the seconds after which the next is due, if nothing happens before."""
+        began = time.perf_counter()
+        result = "error"
+        try:
+            if key.kind == "ModelTrustPolicy":
+                wrote, after = await self._policies.update(key.name, self._clock()), None
+            else:
+                wrote, after = await self._model(key)
+            result = "wrote" if wrote else "ok"
+        except Transient as error:
+            result = "retry"
+            log.warning("pass put off", extra=_fields(key, reason=error.reason, error=error.message))
+            raise
+        except Stalled as error:
+            # Could not even become a condition (the status itself was refused): the next change or resync tries again.
+            result = "stalled"
+            log.error(  # noqa: TRY400 - a message for a person, not a traceback
+                "pass stalled", extra=_fields(key, reason=error.reason, error=error.message)
+            )
+            return None
+        except Exception:
+            log.exception("pass failed", extra=_fields(key))
+            raise
+        else:
+            return after
+        finally:
+            self._metrics.reconciles.labels(result).inc()
+            self._metrics.seconds.observe(time.perf_counter() - began)
+
+    async def _model(self, key: Key) -> tuple[bool, float | None]:
+        observed = await self._gatherer.gather(key.namespace, key.name)
+        if observed is None:
+            self._metrics.forget(key.namespace, key.name)
+            self._artifacts.forget(key.namespace, key.name)
+            self._rejected.pop(key, None)
+            return False, None
+        observed = self._recall_rejection(key, observed)
+        now = self._clock()
+        decision = decide(observed, now)
+        claimed = await self._gatherer.claim(observed, decision.apply)
+        if claimed is not observed:
+            observed = claimed
+            decision = decide(observed, now)
+        wrote = await self._children(key, observed, decision)
+        if wrote is None:
+            # The API server found a child invalid: say so, and change nothing but status.
+            observed = self._recall_rejection(key, observed)
+            decision = dataclasses.replace(decide(observed, now), apply=(), delete=())
+            wrote = False
+        status = observed.model.status
+        if decision.status is not None:
+            status = decision.status
+            await apply_status(self._api, observed.model.metadata, status)
+            wrote = True
+        await self._announce(key, observed, decision, status)
+        return wrote, _earliest(decision.requeue_after, self._artifacts.next_look(key.namespace, key.name))
+
+    def _recall_rejection(self, key: Key, observed: Observed) -> Observed:
+        generation, message = self._rejected.get(key, (-1, ""))
+        if generation != observed.model.metadata.generation:
+            self._rejected.pop(key, None)
+            return observed
+        return dataclasses.replace(observed, target=Unresolved(Reason.INVALID_SPEC, message, stalled=True))
+
+    async def _children(self, key: Key, observed: Observed, decision: Decision) -> bool | None:
+        """Carry out the children's part; None when one was found invalid."""
+        wrote = False
+        for manifest in decision.apply:
+            what = f"{manifest['kind']}/{manifest['metadata']['name']}"
+            try:
+                live = await apply_child(self._api, manifest)
+            except Rejected as error:
+                log.warning("child rejected", extra=_fields(key, child=what, error=error.message))
+                message = f"the API server refuses {what}: {error.message}"[:1024]
+                self._rejected[key] = (observed.model.metadata.generation, message)
+                return None
+            wrote = True
+            log.info(
+                "child applied",
+                extra=_fields(key, child=what, resource_version=live["metadata"].get("resourceVersion")),
+            )
+        for ref in decision.delete:
+            gone = not await delete_child(self._api, key.namespace, ref)
+            wrote = True
+            log.info("child deleted", extra=_fields(key, child=f"{ref.kind}/{ref.name}", gone_already=gone))
+        return wrote
+
+    async def _announce(
+        self, key: Key, observed: Observed, decision: Decision, status: EdgeModelStatus
+    ) -> None:
+        self._metrics.show(key.namespace, key.name, status)
+        before, after = observed.model.status.rolled_back, status.rolled_back
+        if after is not None and after != before and (before is None or before.at != after.at):
+            self._metrics.rollbacks.labels(after.reason).inc()
+        for event in decision.events:
+            log.info("event", extra=_fields(key, reason=event.reason, text=event.message))
+            await self._record(key, observed, event)
+
+    async def _record(self, key: Key, observed: Observed, event: Event) -> None:
+        try:
+            await self._recorder.record(observed.model.metadata, EDGE_MODEL.name, event, self._clock())
+        except EdgeModelError as error:
+            # An Event is a courtesy: the condition says the same, and stays.
+            log.warning("event lost", extra=_fields(key, reason=event.reason, error=error.message))
+
+
+def _fields(key: Key, **more: object) -> dict[str, object]:
+    return {"kind": key.kind, "namespace": key.namespace, "object": key.name, **more}
+
+
+def _earliest(*seconds: float | None) -> float | None:
+    return min((value for value in seconds if value is not None), default=None)
