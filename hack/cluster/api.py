@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from cluster import processes
@@ -38,12 +39,20 @@ def is_ready(layout: Layout) -> bool:
     return get(layout, "/readyz")[0] == 200
 
 
-def node_is_ready(layout: Layout, name: str) -> bool:
+def node_is_ready(layout: Layout, name: str, since: datetime | None = None) -> bool:
+    """Whether the node says that it is Ready, and has said anything since then.
+
+    What a kubelet that died last said stays in the API for 40 seconds; its lease shows when it last spoke.
+    """
     status, body = get(layout, f"/api/v1/nodes/{name}")
     if status != 200:
         return False
     conditions: list[dict[str, Any]] = json.loads(body).get("status", {}).get("conditions", [])
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    if not ready or since is None:
+        return ready
+    status, body = get(layout, f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
+    return status == 200 and datetime.fromisoformat(json.loads(body)["spec"]["renewTime"]) >= since
 
 
 def wait(

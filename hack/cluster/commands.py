@@ -85,14 +85,14 @@ def _up(options: argparse.Namespace) -> int:
         with timer.step("controllers at work"):
             control_plane.start_controllers(layout)
             with ThreadPoolExecutor(max_workers=max(1, len(members))) as pool:
-                list(pool.map(nodes.start_kubelet, members))
+                kubelets_started = list(pool.map(nodes.start_kubelet, members))
             if members:
                 control_plane.start_dns(layout)
             api.apply(layout, control_plane.cluster_objects(layout))
             control_plane.wait_for_controllers(layout)
-        for node in members:
+        for node, since in zip(members, kubelets_started, strict=True):
             with timer.step(f"node {node.name} Ready"):
-                nodes.wait_until_ready(node)
+                nodes.wait_until_ready(node, since)
         control_plane.require(layout, _components(layout, settings))
     timer.say(f"{KUBERNETES_VERSION} is up after {timer.total():.1f} s; registry {layout.registry}")
     print(

@@ -111,6 +111,8 @@ def start_controllers(layout: Layout) -> None:
         ]
         if component == "kube-controller-manager":
             command += [
+                # Each of its 40 controllers first asks for a token; the default of 20 a second is 3 s of waiting.
+                *("--kube-api-qps=200", "--kube-api-burst=400"),
                 *("--use-service-account-credentials=true", f"--root-ca-file={pki / 'ca.crt'}"),
                 f"--service-account-private-key-file={pki / 'service-account.key'}",
                 f"--cluster-signing-cert-file={pki / 'ca.crt'}",

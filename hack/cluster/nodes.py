@@ -6,6 +6,7 @@ Nothing of a node is outside its folder, except its cgroups, the links that ever
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster import api, host, images, network, pki, processes
@@ -61,8 +62,12 @@ def start_containerd(node: Node) -> None:
     processes.start(node.cluster, node.process("containerd"), command, namespace=node.namespace)
 
 
-def start_kubelet(node: Node) -> None:
-    """Start the node's kubelet and proxy, once its runtime answers and has the pause image."""
+def start_kubelet(node: Node) -> datetime | None:
+    """Start the node's kubelet and proxy, once its runtime answers and has the pause image.
+
+    Returns:
+        When the kubelet of a node that the API knew already was started again, else None.
+    """
     layout = node.cluster
     api.wait(
         layout,
@@ -83,7 +88,8 @@ def start_kubelet(node: Node) -> None:
         *(f"--root-dir={node.kubelet_directory}", f"--cert-dir={node.directory / 'kubelet-pki'}"),
         *(f"--hostname-override={node.name}", f"--node-ip={node.address}"),
     ]
-    processes.start(layout, name, kubelet, namespace=node.namespace)
+    returning = datetime.now(UTC) if api.get(layout, f"/api/v1/nodes/{node.name}")[0] == 200 else None
+    started = processes.start(layout, name, kubelet, namespace=node.namespace)
     proxy = [
         *(str(KUBE.path()), "kube-proxy", f"--kubeconfig={layout.pki / 'kube-proxy.kubeconfig'}"),
         *(f"--hostname-override={node.name}", f"--cluster-cidr={layout.pod_range}", "--proxy-mode=iptables"),
@@ -93,12 +99,18 @@ def start_kubelet(node: Node) -> None:
         *("--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249"),
     ]
     processes.start(layout, node.process("kube-proxy"), proxy, namespace=node.namespace)
+    return returning if started else None
 
 
-def wait_until_ready(node: Node) -> None:
+def wait_until_ready(node: Node, since: datetime | None) -> None:
+    """Wait until the node is Ready, and its kubelet has been heard of since then."""
     parts = [node.process(part) for part in ("containerd", "kubelet", "kube-proxy")]
     api.wait(
-        node.cluster, f"node {node.name} Ready", lambda: api.node_is_ready(node.cluster, node.name), parts, 60
+        node.cluster,
+        f"node {node.name} Ready",
+        lambda: api.node_is_ready(node.cluster, node.name, since),
+        parts,
+        60,
     )
 
 

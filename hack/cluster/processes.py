@@ -103,7 +103,26 @@ def stop(layout: Layout, components: Sequence[str], *, seconds: float = _STOP_SE
         (layout.pids / f"{name}.json").unlink(missing_ok=True)
 
 
-def kill_group(pids: Sequence[int]) -> None:
+def kill(layout: Layout, components: Sequence[str], *, seconds: float = 10.0) -> None:
+    """Kill all of them at once, and wait until the kernel has let go of them.
+
+    Raises:
+        ClusterError: One is still there after so many seconds.
+    """
+    running = {name: pid for name in components if (pid := pid_of(layout, name))}
+    kill_pids(list(running.values()))
+    deadline = time.monotonic() + seconds
+    while alive := [name for name in running if pid_of(layout, name)]:
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{', '.join(alive)} can't be killed; probably waiting for a disk. Try `down` again."
+            )
+        time.sleep(0.01)
+    for name in components:
+        (layout.pids / f"{name}.json").unlink(missing_ok=True)
+
+
+def kill_pids(pids: Sequence[int]) -> None:
     """Kill these processes, whoever's children they are."""
     for pid in pids:
         _signal(pid, signal.SIGKILL)

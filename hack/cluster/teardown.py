@@ -25,18 +25,12 @@ def down(layout: Layout, node_count: int) -> None:
             `down` can be tried again.
     """
     members = nodes.all_of(layout, node_count)
-    everything = processes.names(layout)
-    runtimes = [node.process("containerd") for node in members]
-    # Kubelets first: they would start again what is killed next. Runtimes after the pods, to see them end.
-    processes.stop(
-        layout, [name for name in everything if name.startswith(("kubelet-", "kube-proxy-"))], seconds=3
-    )
-    for node in members:
-        _kill_pods(node)
-    processes.stop(layout, runtimes)
+    # All at once, and without asking: nothing of this cluster is needed again, and a kubelet or a runtime that
+    # is still there would start again what is killed.
+    processes.kill(layout, processes.names(layout))
     for node in members:
         _kill_shims(node)
-    processes.stop(layout, [name for name in everything if name not in runtimes])
+        _kill_pods(node)
     left = _unmount(layout)
     network.delete_bridge(layout)
     for node in members:
@@ -56,7 +50,7 @@ def down(layout: Layout, node_count: int) -> None:
 def _kill_pods(node: Node) -> None:
     deadline = time.monotonic() + 10
     while pids := host.cgroup_processes(node.cgroup):
-        processes.kill_group(pids)
+        processes.kill_pids(pids)
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"processes {pids} of node {node.name}'s pods don't die, probably waiting for a disk"
@@ -73,7 +67,7 @@ def _kill_shims(node: Node) -> None:
             arguments = path.read_bytes().split(b"\0")
             if arguments[0].endswith(_SHIM.encode()) and socket.encode() in arguments:
                 pids.append(int(path.parent.name))
-    processes.kill_group(pids)
+    processes.kill_pids(pids)
     for path in node.directory.glob("containerd-state/io.containerd.runtime.v2.task/*/*/address"):
         address = path.read_text().removeprefix("unix://")
         # The shim's socket is outside every folder that we choose (containerd 1.6: /run/containerd/s/<hash>).
@@ -105,7 +99,10 @@ def _remove_cgroup(node: Node) -> list[Path]:
 
 def _forget(node: Node) -> None:
     """Remove what the node left in places that can't be configured."""
-    for path in Path("/var/lib/cni/results").glob(f"{node.cni_network}-*"):
+    results = Path("/var/lib/cni/results")
+    for path in results.glob(f"{node.cni_network}-*-eth0"):
+        sandbox = path.name.removeprefix(f"{node.cni_network}-").removesuffix("-eth0")
+        (results / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     prefix = str(node.directory) + "/"
     for path in Path("/var/log/containers").glob("*.log"):
