@@ -29,6 +29,7 @@ class Prometheus:
         job: dict[str, Any] = {
             "job_name": "edgemodel",
             "scrape_interval": "1s",
+            "honor_labels": True,  # the operator's metrics carry the model's own namespace
             "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(self._bed.kube.kubeconfig)}],
             "relabel_configs": [
                 {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from edgemodel.api.v1alpha1 import EdgeModelStatus
@@ -60,6 +61,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._models = _Models()
         self.registry.register(self._models)
+        # CPU and memory of the process, under the names every Prometheus client library uses.
+        ProcessCollector(registry=self.registry)
         self.reconciles = Counter(
             "edgemodel_reconcile",
             "Passes, by how they ended: ok, wrote, retry, stalled, error.",

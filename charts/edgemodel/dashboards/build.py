@@ -1,0 +1,307 @@
+"""The Grafana dashboard, in code: ``hack/generate`` writes what this makes to ``edgemodel.json`` beside it.
+
+Every query returns data as soon as one model has answered a request, also where nothing ever went wrong: a count of
+things that have not happened is 0, not a gap. The end-to-end tests run each query against a real Prometheus.
+Prometheus must honour the labels it scrapes (``honor_labels: true``): the operator's metrics carry the model's own
+namespace. Metric names: docs/reference/metrics.md.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    DataTransformerConfig,
+    VariableOption,
+    VariableRefresh,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+MODEL = 'namespace=~"$namespace", name=~"$model"'
+"""Selects the operator's series of the chosen models."""
+SERVED = 'namespace=~"$namespace", model=~"$model"'
+"""Selects the servers' series of the chosen models."""
+BY_VERSION = "{{model}} {{version}}"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One PromQL expression and how its series are named."""
+
+    expr: str
+    legend: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel; ``shape`` is stat, lines or table."""
+
+    title: str
+    description: str
+    queries: tuple[Query, ...]
+    shape: str = "lines"
+    unit: str = "short"
+    width: int = 8
+
+
+def rate(metric: str, selector: str) -> str:
+    """Return the rate of a counter over Grafana's own interval."""
+    return f"rate({metric}{{{selector}}}[$__rate_interval])"
+
+
+def quantile(part: float, metric: str, selector: str, by: str) -> str:
+    """Return a quantile of a histogram."""
+    return f"histogram_quantile({part}, sum by ({by}) ({rate(f'{metric}_bucket', selector)}))"
+
+
+def condition(kind: str, status: str) -> tuple[Query]:
+    """Return the number of chosen models whose condition has this status."""
+    return (Query(f'sum(edgemodel_condition{{{MODEL}, type="{kind}", status=~"{status}"}})'),)
+
+
+REQUESTS = rate("inference_requests_total", SERVED)
+FAILED = rate("inference_requests_total", f'{SERVED}, code=~"5.."')
+
+ROWS: dict[str, tuple[Panel, ...]] = {
+    "Models": (
+        Panel("Ready", "Models of which some version answers.", condition("Ready", "True"), "stat", width=4),
+        Panel(
+            "Not ready", "Models that do not answer.", condition("Ready", "False|Unknown"), "stat", width=4
+        ),
+        Panel(
+            "Refused",
+            "Models whose newest artifact does not pass the trust policies; what served before goes on serving.",
+            condition("ArtifactVerified", "False"),
+            "stat",
+            width=4,
+        ),
+        Panel(
+            "Rolled back",
+            "Models whose newest version was taken back.",
+            condition("RolledBack", "True"),
+            "stat",
+            width=4,
+        ),
+        Panel(
+            "Degraded", "Models with less than was asked for.", condition("Degraded", "True"), "stat", width=4
+        ),
+        Panel("Stalled", "Models that wait for a person.", condition("Stalled", "True"), "stat", width=4),
+        Panel(
+            "Versions",
+            "What each model serves.",
+            (Query(f"edgemodel_info{{{MODEL}}}"),),
+            "table",
+            width=24,
+        ),
+    ),
+    "Requests": (
+        Panel(
+            "Requests",
+            "Answered inference requests.",
+            (Query(f"sum by (model, version) ({REQUESTS})", BY_VERSION),),
+            unit="reqps",
+        ),
+        Panel(
+            "Errors",
+            "Share of requests that the server failed (5xx); the client's own mistakes are not counted.",
+            (
+                Query(
+                    f"sum by (model, version) ({FAILED} or 0 * {REQUESTS}) / sum by (model, version) ({REQUESTS})",
+                    BY_VERSION,
+                ),
+            ),
+            unit="percentunit",
+        ),
+        Panel(
+            "In flight",
+            "Requests received and not yet answered.",
+            (Query(f"sum by (model, version) (inference_inflight_requests{{{SERVED}}})", BY_VERSION),),
+        ),
+        Panel(
+            "Latency",
+            "From a complete request to its complete answer.",
+            tuple(
+                Query(
+                    quantile(part, "inference_request_duration_seconds", SERVED, "le, model, version"),
+                    f"p{part * 100:g} {BY_VERSION}",
+                )
+                for part in (0.5, 0.95, 0.99)
+            ),
+            unit="s",
+        ),
+        Panel(
+            "Time in ONNX Runtime",
+            "The part of the latency that the model itself takes.",
+            (
+                Query(
+                    quantile(0.95, "inference_compute_duration_seconds", SERVED, "le, model, version"),
+                    f"p95 {BY_VERSION}",
+                ),
+            ),
+            unit="s",
+        ),
+        Panel(
+            "Server memory",
+            "Resident memory of each inference pod.",
+            (
+                Query(
+                    "process_resident_memory_bytes * on (namespace, pod) group_left (model, version) "
+                    f"inference_model_info{{{SERVED}}}",
+                    "{{pod}}",
+                ),
+            ),
+            unit="bytes",
+        ),
+    ),
+    "Rollouts and trust": (
+        Panel(
+            "Rollbacks",
+            "Versions that were tried and taken back.",
+            (
+                Query(
+                    "sum by (reason) (increase(edgemodel_rollbacks_total[$__rate_interval])) or vector(0)",
+                    "{{reason}}",
+                ),
+            ),
+            width=12,
+        ),
+        Panel(
+            "Verifications",
+            "Judgements of artifacts under the trust policies, by result.",
+            (
+                Query(
+                    "sum by (result) (increase(edgemodel_signature_verifications_total[$__rate_interval]))",
+                    "{{result}}",
+                ),
+            ),
+            width=12,
+        ),
+    ),
+    "Operator": (
+        Panel(
+            "Passes",
+            "Passes over an EdgeModel or a policy, by how they ended.",
+            (Query("sum by (result) (rate(edgemodel_reconcile_total[$__rate_interval]))", "{{result}}"),),
+            unit="ops",
+            width=6,
+        ),
+        Panel(
+            "Duration of a pass",
+            "99 of 100 passes since the operator started were shorter; waiting for the registry is included.",
+            (
+                Query(
+                    "histogram_quantile(0.99, sum by (le) (edgemodel_reconcile_duration_seconds_bucket))",
+                    "p99",
+                ),
+            ),
+            unit="s",
+            width=6,
+        ),
+        Panel(
+            "Queue",
+            "Keys that wait for a worker.",
+            (Query("sum(edgemodel_workqueue_depth)", "waiting"),),
+            width=6,
+        ),
+        Panel(
+            "Memory",
+            "Resident memory of each operator pod.",
+            (Query("process_resident_memory_bytes and on (namespace, pod) edgemodel_leader", "{{pod}}"),),
+            unit="bytes",
+            width=6,
+        ),
+    ),
+}
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Yield every panel's title with each of its PromQL expressions, Grafana's variables still in them."""
+    for panels in ROWS.values():
+        for panel in panels:
+            for query in panel.queries:
+                yield panel.title, query.expr
+
+
+_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+
+def _panel(panel: Panel) -> Any:
+    if panel.shape == "table":
+        built = table.Panel().with_transformation(
+            DataTransformerConfig(
+                id_val="filterFieldsByName",
+                options={"include": {"names": ["namespace", "name", "version", "digest"]}},
+            )
+        )
+    elif panel.shape == "stat":
+        built = stat.Panel()
+    else:
+        legend = (
+            common.VizLegendOptions()
+            .display_mode(LegendDisplayMode.LIST)
+            .placement(LegendPlacement.BOTTOM)
+            .show_legend(True)
+            .calcs([])
+        )
+        built = timeseries.Panel().legend(legend).min(0)
+    built = built.title(panel.title).description(panel.description).unit(panel.unit).datasource(_SOURCE)
+    built = built.span(panel.width).height(4 if panel.shape == "stat" else 8)
+    for number, query in enumerate(panel.queries):
+        target = prometheus.Dataquery().ref_id(chr(ord("A") + number)).expr(query.expr).datasource(_SOURCE)
+        if query.legend:
+            target = target.legend_format(query.legend)
+        if panel.shape != "lines":
+            target = target.instant().format(
+                PromQueryFormat.TABLE if panel.shape == "table" else PromQueryFormat.TIME_SERIES
+            )
+        built = built.with_target(target)
+    return built
+
+
+def _choice(name: str, label: str, query: str) -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable(name)
+        .label(label)
+        .datasource(_SOURCE)
+        .query(query)
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .multi(True)
+        .include_all(True)
+        .current(VariableOption(selected=True, text="All", value="$__all"))
+    )
+
+
+def build() -> dashboard.Dashboard:
+    """Return the dashboard's builder."""
+    built = (
+        dashboard.Dashboard("EdgeModel")
+        .uid("edgemodel")
+        .description(
+            "Models, versions, requests, rollouts and the operator itself. Generated by hack/generate."
+        )
+        .tags(["edgemodel", "generated"])
+        .refresh("30s")
+        .time("now-1h", "now")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .readonly()
+        .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(_choice("namespace", "Namespace", "label_values(edgemodel_condition, namespace)"))
+        .with_variable(
+            _choice("model", "Model", 'label_values(edgemodel_condition{namespace=~"$namespace"}, name)')
+        )
+    )
+    for title, panels in ROWS.items():
+        built = built.with_row(dashboard.Row(title))
+        for panel in panels:
+            built = built.with_panel(_panel(panel))
+    return built
+
+
+def files() -> dict[str, str]:
+    """Return the JSON text of each dashboard by the stem of its file's name."""
+    return {"edgemodel": JSONEncoder(sort_keys=True, indent=2).encode(build().build()) + "\n"}
