@@ -8,7 +8,6 @@ Leaves to others: what to fetch (``pull``), retries on the network (``registry``
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from pathlib import Path
 
 from edgemodel.artifact.manifest import Descriptor
 from edgemodel.artifact.reference import Reference
@@ -29,8 +28,8 @@ async def fetch(
     descriptor: Descriptor,
     store: Store,
     progress: Progress | None = None,
-) -> Path:
-    """Bring one blob into the store, unless it is there, and return its path.
+) -> int:
+    """Bring one blob into the store, unless it is there, and return how many bytes came for it.
 
     Raises:
         Refused: ``DigestMismatch`` when bytes or length are not what the descriptor says, twice.
@@ -47,15 +46,18 @@ async def fetch(
     async with store.writing(descriptor) as writer:
         if writer is None:
             report(descriptor.size)
-            return store.path(descriptor.digest)
-        report(writer.offset)
+            return 0
+        began = writer.offset
+        report(began)
         try:
-            return await _fill(registry, reference, descriptor, writer, report)
+            await _fill(registry, reference, descriptor, writer, report)
         except Refused:
             # What an earlier run left may have been spoiled, or a cache on the way; a second, whole answer decides.
             report(-here)
             await asyncio.to_thread(writer.restart)
-            return await _fill(registry, reference, descriptor, writer, report)
+            began = 0
+            await _fill(registry, reference, descriptor, writer, report)
+        return descriptor.size - began
 
 
 async def _fill(
@@ -64,7 +66,7 @@ async def _fill(
     descriptor: Descriptor,
     writer: BlobWriter,
     report: Callable[[int], None],
-) -> Path:
+) -> None:
     batch = bytearray()
     writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     writing.set_result(None)
@@ -85,4 +87,4 @@ async def _fill(
     if batch:
         await asyncio.to_thread(writer.write, batch)
         report(len(batch))
-    return await asyncio.to_thread(writer.commit)
+    await asyncio.to_thread(writer.commit)
