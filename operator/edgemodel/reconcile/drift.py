@@ -35,6 +35,8 @@ def differs(desired: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
 
 
 def _object_holds(want: Mapping[str, Any], have: Any, *, whole: bool, quantities: bool) -> bool:
+    if have is None:
+        have = {}  # a map in which we set nothing need not be there
     if not isinstance(have, Mapping):
         return False
     if whole and {key for key, value in have.items() if not _empty(value)} - set(want):
@@ -57,7 +59,8 @@ def _holds(field: str, want: Any, have: Any, *, quantity: bool) -> bool:
         return _list_holds(field, want, have)
     if quantity or field in _QUANTITY:
         wanted = amount(want)
-        return wanted is not None and wanted == amount(have)
+        if wanted is not None:
+            return wanted == amount(have)
     return isinstance(want, bool) == isinstance(have, bool) and bool(want == have)
 
 
