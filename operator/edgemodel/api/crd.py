@@ -100,11 +100,13 @@ EDGE_MODEL = Kind(
             f"size(self.metadata.name) <= {NAME_MAX}",
             f"metadata.name must be at most {NAME_MAX} characters: "
             "the names of its Service and Deployments are made from it",
+            field_path=".metadata.name",
         ),
         Rule(
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
             "metadata.name must be a DNS-1035 label, because a Service bears it: "
             "lower-case letters, digits and dashes, starting with a letter",
+            field_path=".metadata.name",
         ),
     ),
     columns=(
@@ -260,7 +262,8 @@ def schema(kind: Kind) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Always {kind.name}."},
-            "metadata": {"type": "object"},
+            # The name is spelled out only so that rules about it can point at it.
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": structural(kind.spec, _EXTRAS, defaults=True),
             "status": structural(kind.status, _EXTRAS, defaults=False),
         },

@@ -112,7 +112,7 @@ def _cell(text: str) -> str:
 
 def _rules(node: dict[str, Any], path: str) -> Iterator[str]:
     for rule in node.get("x-kubernetes-validations", ()):
-        where = f"{path}{rule.get('fieldPath', '')}".lstrip(".") or "metadata.name"
+        where = f"{path}{rule.get('fieldPath', '')}".lstrip(".")
         yield f"| `{where}` | {rule['message']} |"
     for name, child in node.get("properties", {}).items():
         yield from _rules(child, f"{path}.{name}")
