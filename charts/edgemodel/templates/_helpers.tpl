@@ -49,7 +49,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* "true" or nothing: does this release elect a leader? */ -}}
 {{- define "edgemodel.leaderElection" -}}
 {{- if kindIs "bool" .Values.leaderElection }}
-{{- if .Values.leaderElection }}true{{ end }}
+{{- if .Values.leaderElection }}true
+{{- else if gt (int .Values.replicas) 1 }}
+{{- fail (printf "leaderElection is false and replicas is %v: without an election only one operator may run; leave leaderElection at null" .Values.replicas) }}
+{{- end }}
 {{- else if gt (int .Values.replicas) 1 }}true{{ end }}
 {{- end }}
 

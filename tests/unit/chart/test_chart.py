@@ -78,7 +78,6 @@ def test_the_operator_may_do_nothing_it_need_not(render: Render) -> None:
         ({}, False),
         ({"replicas": 2}, True),
         ({"replicas": 1, "leaderElection": True}, True),
-        ({"replicas": 2, "leaderElection": False}, False),
     ],
 )
 def test_a_leader_is_elected_when_there_may_be_two(
@@ -89,6 +88,11 @@ def test_a_leader_is_elected_when_there_may_be_two(
     assert (("Role", "edgemodel-system/edgemodel-lease") in objects) is elects
     # Releases with and without a Lease follow each other; they must never overlap.
     assert objects["Deployment", "edgemodel"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_two_operators_without_an_election_are_refused(render: Render) -> None:
+    with pytest.raises(AssertionError, match="without an election only one operator may run"):
+        render({"replicas": 2, "leaderElection": False})
 
 
 def loaded_settings(objects: dict[tuple[str, str], dict[str, Any]]) -> settings.OperatorSettings:
