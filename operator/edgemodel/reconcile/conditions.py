@@ -43,6 +43,12 @@ def statements(view: View) -> tuple[Statement, ...]:
     return tuple((kind, status, reason, message) for kind, (status, reason, message) in told)
 
 
+def _kept(view: View, kind: ConditionType) -> Told | None:
+    """Return what a condition said before, if there is nothing to say yet that is better founded."""
+    before = view.before(kind)
+    return (before.status, reason_of(before.reason), before.message) if before is not None else None
+
+
 def suspended(ready: int) -> Told:
     """Return what Ready says while spec.suspend is set."""
     message = "spec.suspend is true: nothing is reconciled, what runs goes on running."
@@ -87,7 +93,7 @@ def _ready_without_version(view: View) -> Told:
         _, reason, message = _stalled(view)
         return "False", reason, message
     if status != "True":
-        return "False", reason, message
+        return ("Unknown" if reason is Reason.RECONCILING else "False"), reason, message
     if view.step.held:
         return "False", Reason.PAUSED, _held(view)
     return "Unknown", Reason.RECONCILING, "The first version has not been started yet."
@@ -95,6 +101,9 @@ def _ready_without_version(view: View) -> Told:
 
 def _verified(view: View) -> Told:
     target = view.target
+    kept = _kept(view, ConditionType.ARTIFACT_VERIFIED)
+    if kept is not None:
+        return kept
     if isinstance(target, Unresolved):
         status: ConditionStatus = "False" if target.reason in TRUST_REASONS else "Unknown"
         return status, target.reason, f"{sentence(target.message)} {view.what_serves}"
@@ -112,7 +121,7 @@ def _verified(view: View) -> Told:
 def _delivered(view: View) -> Told:
     taken_back = view.taken_back
     if taken_back is not None:
-        reason = _reason(taken_back.reason)
+        reason = reason_of(taken_back.reason)
         if reason in LOAD_REASONS and reason not in (
             Reason.AMBIGUOUS_MODEL_FILE,
             Reason.MODEL_FILE_NOT_FOUND,
@@ -139,7 +148,7 @@ def _delivered(view: View) -> Told:
 def _loaded(view: View) -> Told:
     taken_back = view.taken_back
     if taken_back is not None:
-        reason = _reason(taken_back.reason)
+        reason = reason_of(taken_back.reason)
         message = f"{sentence(taken_back.message)} {view.what_serves}"
         return ("False" if reason in LOAD_REASONS | PLACE_REASONS else "Unknown"), reason, message
     subject = view.candidate or view.active
@@ -179,6 +188,9 @@ def _progressing(view: View) -> Told:
         return "False", reason, f"{sentence(taken_back.message)} {view.what_serves} {_RETRY}"
     if active is not None and view.step.draining:
         return "True", Reason.PROMOTING, f"Requests go to {active.name}; the one before it is being drained."
+    kept = _kept(view, ConditionType.PROGRESSING)
+    if kept is not None and kept[0] == "False":
+        return kept
     if view.refusal is not None:
         return "False", Reason.POLICY_REFUSED, f"What spec.image stands for is refused. {view.what_serves}"
     if active is not None:
@@ -216,7 +228,7 @@ def _rolled_back(view: View) -> Told:
     taken_back = view.taken_back
     if taken_back is None:
         return "False", Reason.NONE, "Nothing was taken back."
-    reason = _reason(taken_back.reason)
+    reason = reason_of(taken_back.reason)
     message = (
         f"{taken_back.digest[:19]} was taken back: {sentence(taken_back.message)} {view.what_serves} {_RETRY}"
     )
@@ -225,14 +237,20 @@ def _rolled_back(view: View) -> Told:
 
 def _degraded(view: View) -> Told:
     active = view.active
-    if active is None or not active.ready:
+    if active is None:
         return "False", Reason.NONE, "Nothing serves with less than was asked for."
+    kept = _kept(view, ConditionType.DEGRADED)
+    if kept is not None and kept[1] in (Reason.POLICY_REFUSED, Reason.STALE):
+        return kept
     if view.active_refusal is not None:
         message = (
-            f"Today's policies refuse {named(active.slot)}, which serves: {sentence(view.active_refusal[1])} "
-            "Its pods are left running, but none is started any more. Mend the policy, or publish a version that passes."
+            f"Today's policies refuse {named(active.slot)}, the active one: {sentence(view.active_refusal[1])} "
+            "Pods that run are left running, but none is started any more. Mend the policy, or publish a version "
+            "that passes."
         )
         return "True", Reason.POLICY_REFUSED, message
+    if not active.ready:
+        return "False", Reason.NONE, "Nothing serves with less than was asked for."
     for judged in (view.observed.active, view.target):
         if (
             judged is not None
@@ -261,6 +279,9 @@ def _stalled(view: View) -> Told:
             f"the EdgeModel another name. {view.what_serves}"
         )
         return "True", Reason.NAME_CONFLICT, message
+    kept = _kept(view, ConditionType.STALLED)
+    if kept is not None and kept[1] is not Reason.NAME_CONFLICT:
+        return kept
     target = view.target
     if isinstance(target, Unresolved):
         if target.stalled:
@@ -271,6 +292,6 @@ def _stalled(view: View) -> Told:
     return "False", Reason.NONE, "Nothing waits for a person."
 
 
-def _reason(text: str) -> Reason:
-    """Return the Reason that status remembers; one of a later release of ours is a failed load to this one."""
+def reason_of(text: str) -> Reason:
+    """Return the Reason that status remembers; one that only a later release knows is a failed load to this one."""
     return Reason(text) if text in Reason.__members__.values() else Reason.LOAD_FAILED

@@ -23,7 +23,7 @@ from edgemodel.reconcile.observed import Judged, Observed
 from edgemodel.reconcile.pods import PodFacts, read_pod
 from edgemodel.reconcile.status import summarise, summarise_suspended
 from edgemodel.reconcile.versions import seen_versions, selected_label
-from edgemodel.reconcile.view import View
+from edgemodel.reconcile.view import View, judgement, remembered_refusal
 from edgemodel.rollout.machine import Step, Wanted, overdue_at, step
 
 SWITCH_SECONDS = 1.0
@@ -100,11 +100,19 @@ def _target(observed: Observed) -> Slot | None:
 
 def _refused(observed: Observed) -> frozenset[str]:
     """Return the digests that do not pass today's policies."""
-    return frozenset(
+    refused = {
         str(judged.digest)
         for judged in (observed.target, observed.active)
         if isinstance(judged, Judged) and judged.refusal is not None
-    )
+    }
+    active = observed.model.status.slots.active
+    if (
+        active is not None
+        and judgement(observed, active) is None
+        and remembered_refusal(observed.model.status)
+    ):
+        refused.add(active.digest)
+    return frozenset(refused)
 
 
 def _slots(status: EdgeModelStatus) -> tuple[Slot | None, ...]:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgemodel.api.conditions import Reason
+from edgemodel.api.conditions import ConditionType, Reason
+from edgemodel.api.meta import Condition
 from edgemodel.api.v1alpha1 import EdgeModelStatus, RolledBack, Slot
 from edgemodel.reconcile.child import digest_label
-from edgemodel.reconcile.observed import Judged, Observed
+from edgemodel.reconcile.observed import Judged, Observed, Unresolved
 from edgemodel.reconcile.pods import PodFacts, Stage
 from edgemodel.reconcile.versions import worst
 from edgemodel.rollout.machine import Failure, Step
@@ -91,10 +92,16 @@ class View:
         """Why today's policies refuse the version that serves, if they do."""
         if self.active is None:
             return None
-        for judged in (self.target, self.observed.active):
-            if isinstance(judged, Judged) and judged.digest == self.active.slot.digest:
-                return judged.refusal
-        return None
+        judged = judgement(self.observed, self.active.slot)
+        return judged.refusal if judged is not None else remembered_refusal(self.old)
+
+    def before(self, kind: ConditionType) -> Condition | None:
+        """Return a condition as it was, while the first look at an artifact that status knows is still under way.
+
+        A restarted operator knows less than the status it finds: until it knows as much, that is not to be undone.
+        """
+        looking = isinstance(self.target, Unresolved) and self.target.reason is Reason.RECONCILING
+        return condition(self.old, kind) if looking and self.target_digest is not None else None
 
     @property
     def what_serves(self) -> str:
@@ -102,6 +109,27 @@ class View:
         if self.serve is not None and self.serve.ready:
             return f"{capital(self.serve.name)} goes on serving."
         return "Nothing serves now."
+
+
+def condition(status: EdgeModelStatus, kind: ConditionType) -> Condition | None:
+    """Return one condition of a status."""
+    return next((item for item in status.conditions if item.type == kind), None)
+
+
+def judgement(observed: Observed, slot: Slot) -> Judged | None:
+    """Return what trust says today about a slot's artifact; None when it could not be looked at."""
+    for judged in (observed.target, observed.active):
+        if isinstance(judged, Judged) and judged.digest == slot.digest:
+            return judged
+    return None
+
+
+def remembered_refusal(status: EdgeModelStatus) -> tuple[Reason, str] | None:
+    """Return that the active version was refused when it was last judged: it stays so until it is judged again."""
+    degraded = condition(status, ConditionType.DEGRADED)
+    if degraded is None or (degraded.status, degraded.reason) != ("True", Reason.POLICY_REFUSED):
+        return None
+    return Reason.POLICY_REFUSED, "when it was last judged, policies refused it"
 
 
 def named(slot: Slot) -> str:

@@ -1,5 +1,6 @@
 """Whole passes over a small cluster, one sentence a case."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.unit.reconcile.world import (
 )
 
 UNREACHABLE = Unresolved(Reason.REGISTRY_UNREACHABLE, "registry.site.local did not answer within 10 s")
+LOOKING = Unresolved(Reason.RECONCILING, "it is being looked up")
 UNSIGNED = (Reason.SIGNATURE_MISSING, "no signature was found; sign it with edgemodel sign")
 
 
@@ -134,6 +136,12 @@ def test_a_registry_that_never_answered_starts_nothing() -> None:
     assert world.condition("ArtifactVerified") == ("Unknown", "RegistryUnreachable")
     assert world.condition("Ready") == ("False", "RegistryUnreachable")
     assert world.condition("Stalled") == ("False", "None")
+
+
+def test_while_the_first_look_is_under_way_nothing_is_known() -> None:
+    world = World(LOOKING).settle()
+    assert world.condition("Ready") == ("Unknown", "Reconciling")
+    assert world.condition("ArtifactVerified") == ("Unknown", "Reconciling")
 
 
 def test_a_reference_that_cannot_be_parsed_waits_for_a_person() -> None:
@@ -578,6 +586,55 @@ def test_an_operator_that_died_between_two_writes_is_continued(lost: str) -> Non
     world.settle()
     assert (world.sizes(), world.selected()) == ({"B": 2}, "B")
     assert world.slots() == {"active": "B", "last_good": "A"}
+
+
+def unsigned_next(world: World) -> None:
+    world.target = judged("B", refusal=UNSIGNED)
+
+
+def revoked(world: World) -> None:
+    world.target = judged("A", refusal=(Reason.KEY_REVOKED, "key release was revoked"))
+
+
+def stale(world: World) -> None:
+    world.target = judged("A", stale="it has expired")
+
+
+def paused_next(world: World) -> None:
+    world.edit(rollout={"paused": True})
+    world.target = judged("B")
+
+
+def taken_back_next(world: World) -> None:
+    world.target = judged("B")
+    world.settle().fail("B", "ModelLoadFailed")
+
+
+@pytest.mark.parametrize("story", [unsigned_next, revoked, stale, paused_next, taken_back_next])
+def test_a_restarted_operator_undoes_nothing_before_it_knows_as_much(story: Callable[[World], None]) -> None:
+    world = serving()
+    story(world)
+    known = world.settle().target
+    world.told()
+    world.target = LOOKING
+    assert world.turn() == Decision()
+    world.target = known
+    assert world.turn() == Decision()
+
+
+def test_a_refused_active_version_is_not_made_again_because_nobody_can_judge_it_now() -> None:
+    world = serving()
+    revoked(world)
+    world.settle()
+    world.target = UNREACHABLE
+    del world.children["Deployment", "detector-559aead0"]
+    world.settle().settle()
+    assert world.sizes() == {}
+    assert world.condition("Degraded") == ("True", "PolicyRefused")
+    world.target = judged("A")
+    world.settle().ready("A").settle()
+    assert world.condition("Ready") == ("True", "Serving")
+    assert world.condition("Degraded") == ("False", "None")
 
 
 def test_transition_times_move_with_status_only() -> None:
