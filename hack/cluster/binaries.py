@@ -71,15 +71,15 @@ def ensure(modules: tuple[Module, ...], say: Callable[[str], None]) -> None:
     Raises:
         ClusterError: There is no Go toolchain, or the build failed.
     """
+    directory = cache_dir() / "bin"
+    directory.mkdir(parents=True, exist_ok=True)
     for module in modules:
-        if module.path().exists():
-            continue
-        directory = cache_dir() / "bin"
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / f".{module.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not module.path().exists():
-                _build(module, say)
+        if not module.path().exists():
+            with (directory / f".{module.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not module.path().exists():
+                    _build(module, say)
+        _link(module)
 
 
 def _build(module: Module, say: Callable[[str], None]) -> None:
@@ -105,13 +105,14 @@ def _build(module: Module, say: Callable[[str], None]) -> None:
             f"To see it whole: cd {module.directory} && {' '.join(command[:2])} {module.package}"
         )
     temporary.replace(target)
-    _link(module)
     say(f"built {module.name} in {time.monotonic() - started:.0f} s: {target}")
 
 
 def _link(module: Module) -> None:
     for name in (module.name, *module.also_called):
         link = cache_dir() / "bin" / name
+        if link.resolve() == module.path():
+            continue
         temporary = link.with_name(f".{name}.new")
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(module.path().relative_to(link.parent))

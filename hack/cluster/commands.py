@@ -63,8 +63,7 @@ def _up(options: argparse.Namespace) -> int:
         layout = Layout(options.name, settings.index)
         members = nodes.all_of(layout, settings.nodes)
         _require_programs(_PROGRAMS + (_NODE_PROGRAMS if members else []))
-        needed = (binaries.KUBE, binaries.PAUSE, binaries.COREDNS) if members else (binaries.KUBE,)
-        binaries.ensure(needed, timer.say)
+        binaries.ensure(binaries.MODULES if members else (binaries.KUBE,), timer.say)
         settings.save(layout)
         layout.directory.chmod(0o711)
         host.remember_sysctls()
@@ -120,12 +119,13 @@ def _settle(options: argparse.Namespace, saved: Settings | None) -> Settings:
 def _down(options: argparse.Namespace) -> int:
     timer = _Timer()
     with _locked():
-        settings = load_settings(options.name)
-        if settings is None:
-            timer.say(f"there is no cluster {options.name}")
-            return 0
-        teardown.down(Layout(options.name, settings.index), settings.nodes)
-    timer.say(f"cluster {options.name} is gone after {timer.total():.1f} s")
+        clusters = existing_clusters()
+        for name in sorted(clusters) if options.all else [options.name]:
+            if name not in clusters:
+                timer.say(f"there is no cluster {name}")
+                continue
+            teardown.down(Layout(name, clusters[name].index), clusters[name].nodes)
+            timer.say(f"cluster {name} is gone after {timer.total():.1f} s")
     return 0
 
 
@@ -282,7 +282,8 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--audit", action="store_true", help="write every request to logs/audit.log, one JSON a line"
     )
-    command("down", _down, "Remove it, with everything it made on this machine.")
+    down = command("down", _down, "Remove it, with everything it made on this machine.")
+    down.add_argument("--all", action="store_true", help="all clusters, not only --name")
     status = command("status", _status, "Say what runs and where; exit 1 if anything is wrong.")
     status.add_argument("--output", choices=["text", "json"], default="text")
     load = command(
