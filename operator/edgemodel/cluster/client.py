@@ -173,9 +173,18 @@ class ApiServer:
         path = kind.path(metadata.get("namespace"), metadata["name"])
         return await self._call("PUT", path, body=manifest, fenced=fenced)
 
-    async def merge(self, kind: Kind, namespace: str | None, name: str, patch: Mapping[str, Any]) -> Object:
+    async def merge(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        patch: Mapping[str, Any],
+        *,
+        subresource: str | None = None,
+    ) -> Object:
         """JSON merge patch."""
-        return await self._call("PATCH", kind.path(namespace, name), body=patch, content_type=MERGE)
+        path = kind.path(namespace, name, subresource=subresource)
+        return await self._call("PATCH", path, body=patch, content_type=MERGE)
 
     async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> bool:
         """Delete the object with this uid, its dependents in the background; False when it was gone."""

@@ -1,0 +1,115 @@
+"""Does what a kubelet would to the pods of models: runs nothing, and says in their status how it went.
+
+The real controller manager makes the pods; without a node nobody would ever say that they are ready. A test decides by
+model how its pods fare.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from edgemodel.api.meta import LABEL_DIGEST, LABEL_MODEL, LABELS_MANAGED
+from edgemodel.cluster.client import ApiServer
+from edgemodel.cluster.kinds import POD
+from edgemodel.errors import EdgeModelError
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a container ended: ``fetch`` or ``server``, with its termination message."""
+
+    container: str
+    reason: str
+    message: str = "simulated"
+
+    def status(self) -> dict[str, Any]:
+        said = json.dumps({"reason": self.reason, "message": self.message})
+        terminated = {"exitCode": 1, "reason": "Error", "message": said}
+        return {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": terminated}}
+
+
+class FakeKubelet:
+    """Sets the status of every model's pods."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self._api = api
+        self.fates: dict[tuple[str, str], Failure | None] = {}
+        """By namespace and model, or by namespace and digest label: None keeps the pods pending."""
+        self._done: dict[str, object] = {}
+
+    async def run(self) -> None:
+        """Look after pods for ever."""
+        while True:
+            try:
+                for pod in await self._api.list(POD, labels=LABELS_MANAGED):
+                    await self._look_after(pod)
+            except EdgeModelError:
+                pass  # a pod went while it was looked after
+            await asyncio.sleep(0.1)
+
+    async def _look_after(self, pod: dict[str, Any]) -> None:
+        meta = pod["metadata"]
+        namespace, labels = meta["namespace"], meta["labels"]
+        ready: object = "ready"
+        fate = self.fates.get(
+            (namespace, labels.get(LABEL_DIGEST, "")),
+            self.fates.get((namespace, labels.get(LABEL_MODEL, "")), ready),
+        )
+        if fate is None or meta.get("deletionTimestamp") or self._done.get(meta["uid"]) == fate:
+            return
+        status = _ready(pod) if fate == ready else _failing(pod, fate)
+        await self._api.merge(POD, namespace, meta["name"], {"status": status}, subresource="status")
+        self._done[meta["uid"]] = fate
+
+
+def _condition(kind: str, status: str) -> dict[str, str]:
+    return {"type": kind, "status": status, "lastTransitionTime": NOW}
+
+
+def _container(name: str, pod: dict[str, Any], **status: Any) -> dict[str, Any]:
+    spec = {
+        container["name"]: container
+        for container in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])
+    }
+    return {
+        "name": name,
+        "image": spec[name]["image"],
+        "imageID": "",
+        "restartCount": 3,
+        "ready": False,
+        **status,
+    }
+
+
+def _ready(pod: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "phase": "Running",
+        "podIP": "10.42.7.7",
+        "podIPs": [{"ip": "10.42.7.7"}],
+        "conditions": [
+            _condition(kind, "True") for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+        ],
+        "initContainerStatuses": [
+            _container("fetch", pod, state={"terminated": {"exitCode": 0, "reason": "Completed"}}, ready=True)
+        ],
+        "containerStatuses": [
+            _container("server", pod, state={"running": {"startedAt": NOW}}, ready=True, started=True)
+        ],
+    }
+
+
+def _failing(pod: dict[str, Any], fate: Failure) -> dict[str, Any]:
+    status: dict[str, Any] = {
+        "phase": "Pending" if fate.container == "fetch" else "Running",
+        "conditions": [_condition("PodScheduled", "True"), _condition("Ready", "False")],
+    }
+    if fate.container == "fetch":
+        status["initContainerStatuses"] = [_container("fetch", pod, **fate.status())]
+    else:
+        done = {"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}, "ready": True}
+        status["initContainerStatuses"] = [_container("fetch", pod, **done)]
+        status["containerStatuses"] = [_container("server", pod, **fate.status())]
+    return status
