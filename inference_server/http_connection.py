@@ -132,9 +132,12 @@ class HttpConnection(asyncio.Protocol):
             self._task.cancel()
 
     def eof_received(self) -> bool:
-        """Keep the other half open while an answer is due; a half-closed client still reads."""
-        self._deaf = True
-        return self.busy
+        """Take the end of what the peer sends for its leaving, as nginx does.
+
+        A half-closed peer might still read, but on the wire it looks like one that gave up, and those are many:
+        computing for every client that timed out is how an overload stays one.
+        """
+        return False
 
     def pause_writing(self) -> None:
         """Note that the peer does not read."""
@@ -228,10 +231,9 @@ class HttpConnection(asyncio.Protocol):
         self._body_bytes += len(body)
         if self._body_bytes > self._peers.max_body_bytes:
             raise self._too_large("more")
-        self._held_bytes += len(body)
-        self._peers.held_bytes += len(body)
-        if self._peers.held_bytes > BODIES_IN_MEMORY * self._peers.max_body_bytes:
+        if self._peers.held_bytes + len(body) > BODIES_IN_MEMORY * self._peers.max_body_bytes:
             raise NotReady("too many large requests at the same time; try again shortly")
+        self._release(-len(body))
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:

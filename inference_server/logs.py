@@ -4,6 +4,7 @@ Never carries a request's body or tensors. Fields beyond `time`, `level`, `event
 `extra={"fields": {…}}`.
 """
 
+import bisect
 import contextlib
 import json
 import logging
@@ -46,14 +47,14 @@ def configure(level: str = "INFO") -> None:
 def termination_message(error: FatalError) -> bytes:
     """Return the error as `{"reason", "message"}`, cut so that whole JSON fits the kubelet's cap."""
     message = str(error)
-    while True:
-        encoded = json.dumps({"reason": error.reason, "message": message}, ensure_ascii=False).encode(
-            "utf-8", "replace"
-        )
-        if len(encoded) <= TERMINATION_MESSAGE_BYTES:
-            return encoded
-        # Escapes and multi-byte characters make the encoded size unpredictable: shorten and look again.
-        message = message[: max(0, len(message) - max(16, len(encoded) - TERMINATION_MESSAGE_BYTES))]
+
+    def encoded(characters: int) -> bytes:
+        document = {"reason": error.reason, "message": message[:characters]}
+        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+
+    # Escapes and multi-byte characters make the encoded size unpredictable: look for the longest that fits.
+    sizes = range(1, min(len(message), TERMINATION_MESSAGE_BYTES) + 1)
+    return encoded(bisect.bisect_right(sizes, TERMINATION_MESSAGE_BYTES, key=lambda size: len(encoded(size))))
 
 
 def write_termination_log(error: FatalError, path: Path) -> None:

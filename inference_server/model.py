@@ -90,7 +90,7 @@ class Model:
             LoadError: The model cannot be served.
         """
         started, resident = time.monotonic(), _resident_bytes()
-        _check_memory(files)
+        check_memory(files, memory_limit())
         check_external_data(files)
         self._session = _open_session(files, threads)
         self.metadata = ModelMetadata(
@@ -155,7 +155,7 @@ def _open_session(files: ModelFiles, threads: int) -> ort.InferenceSession:
         # By path, never by bytes: that is what maps external data instead of copying it.
         return ort.InferenceSession(str(files.entry), options, providers=["CPUExecutionProvider"])
     except MemoryError:
-        raise OutOfMemory(_does_not_fit(files)) from None
+        raise _out_of_memory(files, memory_limit()) from None
     except Exception as error:  # noqa: BLE001 — onnxruntime's exceptions share no base class; typed here, once
         raise _load_error(files, error) from None
 
@@ -179,27 +179,33 @@ def _load_error(files: ModelFiles, error: Exception) -> LoadError:
             "export the model with standard operators, or use a newer server"
         )
     if _MEMORY.search(text):
-        return OutOfMemory(_does_not_fit(files))
+        return _out_of_memory(files, memory_limit())
     return ModelLoadFailed(
         f"{name}: {runtime} cannot load it: {_plain(error)} "
         "Check the file with onnx.checker, export and publish it again"
     )
 
 
-def _does_not_fit(files: ModelFiles) -> str:
-    size, limit = files.entry.stat().st_size, memory_limit()
-    allowed = f"{limit} bytes" if limit else "no memory limit"
-    return (
-        f"{files.entry.name}: does not fit in memory (file of {size} bytes, {allowed}): "
+def check_memory(files: ModelFiles, limit: int | None) -> None:
+    """Refuse a model that is sure not to fit, in words, before the kernel kills the process without any.
+
+    Args:
+        files: The model; weights in files of their own are not counted, they are mapped.
+        limit: Bytes this process may use, None for no limit.
+
+    Raises:
+        OutOfMemory: The ONNX file alone is as large as the limit.
+    """
+    if limit is not None and files.entry.stat().st_size >= limit:
+        raise _out_of_memory(files, limit)
+
+
+def _out_of_memory(files: ModelFiles, limit: int | None) -> OutOfMemory:
+    allowed = "no limit set" if limit is None else f"limit of {limit} bytes"
+    return OutOfMemory(
+        f"{files.entry.name}: does not fit in memory (file of {files.entry.stat().st_size} bytes, {allowed}): "
         "raise the memory limit, or use a smaller or quantised model"
     )
-
-
-def _check_memory(files: ModelFiles) -> None:
-    """Refuse a model that is sure not to fit, with words, before the kernel kills the process without any."""
-    limit = memory_limit()
-    if limit is not None and files.entry.stat().st_size >= limit:
-        raise OutOfMemory(_does_not_fit(files))
 
 
 def _spec(node: ort.NodeArg, what: str) -> TensorSpec:

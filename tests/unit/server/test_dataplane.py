@@ -1,0 +1,100 @@
+"""The data plane without any protocol: counting, readiness, and how many compute at a time."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from inference_server.dataplane import DataPlane
+from inference_server.errors import ExecutionFailed, InvalidRequest, NotFound, NotReady
+from inference_server.messages import InferenceRequest
+from inference_server.metrics import Metrics
+from tests.unit.server.conftest import Doubler, until
+
+
+def decode(metadata):
+    return InferenceRequest({"x": np.ones(1, np.float32)}, ("y",), "id")
+
+
+def encode(response):
+    return response
+
+
+@pytest.fixture
+def plane():
+    plane = DataPlane("m", "1", 1, Metrics())
+    plane.serve(Doubler())
+    return plane
+
+
+def sample(plane, name, **labels):
+    return plane.metrics.registry.get_sample_value(name, labels)
+
+
+async def test_an_answer_names_model_version_and_id(plane):
+    response = await plane.infer("grpc", "m", None, decode, encode)
+    assert (response.model_name, response.model_version, response.id) == ("m", "1", "id")
+    ((spec, array),) = response.outputs
+    assert (spec.name, array.tolist()) == ("y", [2.0])
+    labels = {"model": "m", "version": "1"}
+    assert sample(plane, "inference_requests_total", **labels, protocol="grpc", code="200") == 1
+    assert sample(plane, "inference_request_duration_seconds_count", **labels, protocol="grpc") == 1
+    assert sample(plane, "inference_compute_duration_seconds_count", **labels) == 1
+    assert sample(plane, "inference_inflight_requests", **labels) == 0
+
+
+async def test_a_loaded_model_shows_in_the_gauges(plane):
+    labels = {"model": "m", "version": "1"}
+    assert sample(plane, "inference_model_load_duration_seconds", **labels) == 0.5
+    assert sample(plane, "inference_model_memory_bytes", **labels) == 4096
+    assert sample(plane, "inference_model_info", **labels, digest="sha256:" + "d" * 64) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "code", "labels"),
+    [("q", None, "404", {"model": "", "version": ""}), ("m", "2", "404", {"model": "", "version": ""})],
+)
+async def test_an_unknown_name_never_becomes_a_label(plane, name, version, code, labels):
+    with pytest.raises(NotFound):
+        await plane.infer("http", name, version, decode, encode)
+    assert sample(plane, "inference_requests_total", **labels, protocol="http", code=code) == 1
+
+
+async def test_a_refused_decode_is_counted_and_not_computed(plane):
+    def refuse(metadata):
+        raise InvalidRequest("no")
+
+    with pytest.raises(InvalidRequest):
+        await plane.infer("http", "m", "1", refuse, encode)
+    labels = {"model": "m", "version": "1"}
+    assert sample(plane, "inference_requests_total", **labels, protocol="http", code="400") == 1
+    assert sample(plane, "inference_compute_duration_seconds_count", **labels) == 0
+
+
+async def test_a_bug_becomes_a_500_without_detail(plane, caplog):
+    with pytest.raises(ExecutionFailed, match="internal error"):
+        await plane.infer("http", "m", "1", lambda metadata: 1 / 0, encode)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_no_model_no_answer():
+    plane = DataPlane("m", "1", 1, Metrics())
+    assert not plane.ready
+    with pytest.raises(NotReady, match="being loaded"):
+        await plane.infer("http", "m", "1", decode, encode)
+    with pytest.raises(NotReady):
+        plane.model("m", None)
+
+
+async def test_no_more_than_the_threads_compute_at_a_time():
+    plane = DataPlane("m", "1", 2, Metrics())
+    model = Doubler()
+    model.go.clear()
+    plane.serve(model)
+    tasks = [asyncio.create_task(plane.infer("http", "m", None, decode, encode)) for _ in range(5)]
+    await until(lambda: model.runs == 2)
+    assert sample(plane, "inference_inflight_requests", model="m", version="1") == 5
+    assert model.runs == 2
+    model.go.set()
+    await asyncio.gather(*tasks)
+    assert model.runs == 5
