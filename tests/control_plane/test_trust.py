@@ -29,7 +29,7 @@ async def test_an_unsigned_version_is_refused_while_the_old_one_serves_and_comes
     message = await site.becomes("ArtifactVerified", "False", "SignatureMissing")
     assert "serv" in message.lower()
     await site.serves(first)
-    assert await site.events("SignatureRejected")
+    await until(lambda: site.events("SignatureRejected"), "the refusal is told")
     site.publisher.sign(f"{site.namespace}/detector", second, site.key)
     await site.serves(second)
 
@@ -52,7 +52,7 @@ async def test_an_older_sequence_than_ever_ran_is_refused(site: Site, running: O
     site.publish("1.0.0", sequence=1)
     await site.becomes("ArtifactVerified", "False", "DowngradeRefused")
     await site.serves(newer)
-    assert await site.events("DowngradeRefused")
+    await until(lambda: site.events("DowngradeRefused"), "the refusal is told")
 
 
 async def test_a_policy_that_changes_or_goes_counts_at_once_without_the_registry_and_stops_nothing(
