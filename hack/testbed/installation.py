@@ -17,7 +17,7 @@ import httpx
 from testbed.kube import Kube
 from testbed.paths import BIN, ROOT
 from testbed.registries import PrivateRegistry, RegistryTools, private_registry, scratch, troubled
-from testbed.shell import run
+from testbed.shell import CommandFailed, run
 from testbed.waiting import until
 
 CLUSTER = ROOT / "hack" / "cluster" / "cluster"
@@ -172,11 +172,18 @@ def _install(kube: Kube, image_registry: str, registries: dict[str, Any], build:
         "--kube-context",
         kube.context,
     ]
-    run(
-        helm, "upgrade", "--install", RELEASE, ROOT / "charts" / "edgemodel", *flags,
-        "--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m", "--values", "-",
-        stdin=json.dumps(values), timeout=240,
-    )  # fmt: skip
+    try:
+        run(
+            helm, "upgrade", "--install", RELEASE, ROOT / "charts" / "edgemodel", *flags,
+            "--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", "2m", "--values", "-",
+            stdin=json.dumps(values), timeout=240,
+        )  # fmt: skip
+    except CommandFailed as failure:
+        pods = kube("describe", "pods", "-n", SYSTEM_NAMESPACE, check=False)
+        log = kube(
+            "logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=edgemodel", "--tail=40", check=False
+        )
+        raise CommandFailed(f"{failure}\n{pods[-3000:]}\n{log}") from None
 
 
 @contextmanager
@@ -184,6 +191,7 @@ def start(name: str, *, keep: bool = False, audit: bool = False, step: Step = qu
     """Start our own cluster of that name with the operator on it; it is gone afterwards unless ``keep`` is set."""
     with ExitStack() as stack:
         if not keep:
+            run(CLUSTER, "down", "--name", name)  # one left by a run that was killed
             stack.callback(run, CLUSTER, "down", "--name", name, check=False)
         with step("Start Kubernetes on this machine (the first time its binary is built, some 6 minutes)"):
             up = [CLUSTER, "up", "--name", name, *(["--audit"] if audit else [])]

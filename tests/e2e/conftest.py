@@ -1,14 +1,18 @@
-"""The cluster with the operator installed (once per run), and a site of its own for each test: namespace, keys, policy."""
+"""The cluster with the operator installed (once per run), and a site of its own for each test: namespace, keys, policy.
 
+``KEEP=1`` leaves the cluster for the next run.
+"""
+
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from testbed.installation import Testbed, start
 
 from testbed import magika_model
+from testbed.installation import Testbed, start
 from testbed.kube import Kube
 from testbed.publisher import Key, Publisher
 
@@ -23,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def bed() -> Iterator[Testbed]:
-    with start("test") as testbed:
+    with start("test", keep=bool(os.environ.get("KEEP"))) as testbed:
         yield testbed
 
 
