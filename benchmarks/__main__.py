@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-FRAME = {"__init__", "__main__", "figures", "memory", "models"}
+FRAME = {"__init__", "__main__", "figures", "memory", "models", "table"}
 
 
 def main() -> int:

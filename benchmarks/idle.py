@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from testbed.installation import start
-
 from benchmarks.figures import Report
 from benchmarks.memory import resident
 from benchmarks.models import matmul_model
+from testbed.installation import start
 from testbed.publisher import Publisher
 
 MODELS = 100

@@ -15,10 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from testbed.installation import Testbed, start
-
 from benchmarks.figures import Report
 from benchmarks.models import matmul_model
+from testbed.installation import Testbed, start
 from testbed.paths import BIN
 from testbed.publisher import Publisher
 
