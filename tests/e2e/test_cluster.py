@@ -5,18 +5,20 @@ It makes clusters of its own, beside whichever others run on this machine.
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.layout import Layout, existing_clusters, load_settings
+from cluster.layout import Layout, clusters_dir, existing_clusters, load_settings
 from testbed.paths import ROOT
 from testbed.shell import run
 from testbed.waiting import until
@@ -39,39 +41,55 @@ def status(name: str) -> dict[str, Any]:
     return facts
 
 
-def footprint() -> dict[str, set[str]]:
-    """Everything that a cluster could leave on the machine, less what belongs to clusters that are still there."""
-    others = [Layout(name, settings.index) for name, settings in existing_clusters().items()]
+def marks_of(cluster: Layout) -> Iterator[str]:
+    """Texts that say that a link, a route or a file is another cluster's."""
+    yield from (f"/{cluster.name}/", f"-{cluster.name}-", cluster.bridge)
+    for address in cluster.directory.glob(
+        "nodes/*/containerd-state/io.containerd.runtime.v2.task/*/*/address"
+    ):
+        with suppress(FileNotFoundError):  # its container has just ended
+            yield address.read_text().rpartition("/")[2]
+    for result in Path("/var/lib/cni/results").glob(f"edgemodel-{cluster.name}-*-eth0"):
+        yield result.name.split("-")[-2]  # the sandbox's id
 
-    def foreign(line: str) -> bool:
-        marks = [
-            mark for other in others for mark in (f"/{other.name}/", f"edgemodel-{other.name}", other.bridge)
-        ]
-        # Image builds come and go beside us.
-        return any(mark in line for mark in marks) or "/containers/storage/" in line
+
+def footprint(name: str) -> dict[str, set[str]]:
+    """Everything that a cluster of this name could leave on the machine.
+
+    Its processes, mounts and cgroups have its name in them. What need not is everything there is, less what
+    belongs to other clusters that run meanwhile.
+    """
+    others = [
+        Layout(other, settings.index) for other, settings in existing_clusters().items() if other != name
+    ]
+    foreign = [mark for other in others for mark in marks_of(other)]
 
     def lines(*command: str) -> set[str]:
-        text = run(*command).stdout
-        return {line for line in text.splitlines() if not foreign(line) and not line.startswith("#")}
+        text = re.sub(r"\[\d+:\d+\]", "", run(*command).stdout)  # a packet filter's counters
+        return {line for line in text.splitlines() if not line.startswith("#")}
 
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    cgroups = {path for path, _, _ in os.walk("/sys/fs/cgroup")}
     found = {
+        "processes": {line for line in lines("ps", "-eo", "args") if f"{clusters_dir()}/{name}/" in line},
+        "mounts": {path for path in mounts if path.startswith(f"{clusters_dir()}/{name}/")},
+        "cgroups": {path for path in cgroups if f"edgemodel-{name}-" in path},
         "links": lines("ip", "-brief", "link"),
         "routes": lines("ip", "route", "show", "table", "all"),
         "packet filter": lines("iptables-save"),
-        "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
-        "cgroups": {path for path, _, _ in os.walk("/sys/fs/cgroup") if "edgemodel-" in path},
-        "processes": {line for line in lines("ps", "-eo", "args") if "edgemodel-cluster/" in line},
     }
     for place in SHARED_PLACES:
-        found[place] = {str(path) for path in Path(place).glob("*")}
-    return {what: {line for line in those if not foreign(line)} for what, those in found.items()}
+        found[place] = {str(path.readlink() if path.is_symlink() else path) for path in Path(place).glob("*")}
+    for what in ("links", "routes", "packet filter", *SHARED_PLACES):
+        found[what] = {line for line in found[what] if not any(mark in line for mark in foreign)}
+    return found
 
 
-def until_nothing_is_left(before: dict[str, set[str]]) -> None:
+def until_nothing_is_left(name: str, before: dict[str, set[str]]) -> None:
     """The kernel takes a dead namespace's links away a moment after its last process, hence the wait."""
 
     def nothing_is_left() -> bool:
-        left = {what: new for what, those in footprint().items() if (new := those - before[what])}
+        left = {what: new for what, those in footprint(name).items() if (new := those - before[what])}
         assert not left, left
         return True
 
@@ -195,7 +213,7 @@ def test_two_nodes_find_each_other_survive_a_crash_and_leave_nothing(tmp_path: P
     def kubectl(*arguments: str, stdin: str | None = None) -> str:
         return run(CLUSTER, "kubectl", "--name", WITH_NODES, "--", *arguments, stdin=stdin).stdout
 
-    before = footprint()
+    before = footprint(WITH_NODES)
     try:
         run(CLUSTER, "up", "--name", WITH_NODES, "--nodes", "2", timeout=900)
         layout = layout_of(WITH_NODES)
@@ -246,13 +264,13 @@ def test_two_nodes_find_each_other_survive_a_crash_and_leave_nothing(tmp_path: P
     finally:
         run(CLUSTER, "down", "--name", WITH_NODES)
     assert not layout.directory.exists()
-    until_nothing_is_left(before)
+    until_nothing_is_left(WITH_NODES, before)
 
 
 def test_down_of_half_a_cluster_leaves_nothing() -> None:
     """As after a power cut in the middle of `up`: some of it is there, some is dead, some never was."""
     name = "selftest-half"
-    before = footprint()
+    before = footprint(name)
     run(CLUSTER, "up", "--name", name, "--control-plane-only", timeout=900)
     layout = layout_of(name)
     processes = status(name)["processes"]
@@ -261,5 +279,5 @@ def test_down_of_half_a_cluster_leaves_nothing() -> None:
     os.kill(processes["registry"], signal.SIGKILL)
     subprocess.run(["ip", "link", "delete", layout.bridge], check=True)
     run(CLUSTER, "down", "--name", name)
-    until_nothing_is_left(before)
+    until_nothing_is_left(name, before)
     assert run(CLUSTER, "down", "--name", name).stdout.strip() == f"cluster: there is no cluster {name}"
