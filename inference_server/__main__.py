@@ -6,11 +6,12 @@ message are one JSON line on stderr and the content of the termination log.
 
 import logging
 import os
+import signal
 import sys
 
 from inference_server import logs
 from inference_server.errors import FatalError
-from inference_server.settings import DEFAULT_TERMINATION_LOG, Settings, read_settings
+from inference_server.settings import Settings, find_termination_log, read_settings
 
 logger = logging.getLogger("inference_server")
 
@@ -23,16 +24,17 @@ async def _serve(settings: Settings) -> None:
 
 def main() -> int:
     """Run until SIGTERM; return the exit code."""
+    # The first process of a container ignores signals that it has no handler for, and the imports take a moment.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # numpy's BLAS would keep a buffer for each core; nothing here calls it. Must be set before numpy comes in.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import prometheus_client
     import uvloop
 
     logs.configure()
-    termination_log = DEFAULT_TERMINATION_LOG
+    termination_log = find_termination_log(sys.argv[1:], os.environ)
     try:
         settings = read_settings(sys.argv[1:], os.environ)
-        termination_log = settings.termination_log
         logs.configure(settings.log_level)
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         uvloop.run(_serve(settings))

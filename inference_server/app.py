@@ -69,9 +69,9 @@ class App:
             LoadError: The model cannot be served.
         """
         loop = asyncio.get_running_loop()
-        server = await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        server = await self._listen()
         try:
             if not await self._load():
                 return 0  # told to stop before there was anything to serve

@@ -165,6 +165,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def find_termination_log(arguments: Sequence[str], environment: Mapping[str, str]) -> Path:
+    """Return where to leave the reason of a failed start, even if other settings are wrong.
+
+    Raises:
+        SystemExit: As `read_settings` does.
+    """
+    given = _parser().parse_args(arguments).termination_log
+    return Path(given or environment.get("EDGEMODEL_TERMINATION_LOG") or DEFAULT_TERMINATION_LOG)
+
+
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Return the settings of this process.
 
