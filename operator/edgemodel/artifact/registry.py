@@ -41,7 +41,7 @@ class Registry:
     """
 
     def __init__(self, connections: Connections, credentials: Credentials | None = None) -> None:
-        self._session = Session(connections, credentials)
+        self.session = Session(connections, credentials)
         self.limits = connections.limits
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ class Registry:
         path = f"/v2/{reference.repository}/manifests/{reference.locator}"
         what = f"manifest {reference.repository}:{reference.locator}"
         headers = {"Accept": ACCEPTED}
-        async with self._session.request(
+        async with self.session.request(
             "HEAD", _target(reference), path, what=what, headers=headers
         ) as answer:
             return str(answer.headers.get("Docker-Content-Digest", ""))
@@ -111,7 +111,7 @@ class Registry:
         while position < descriptor.size:
             headers = {"Range": f"bytes={position}-"} if position else {}
             try:
-                async with self._session.request(
+                async with self.session.request(
                     "GET", _target(reference), path, what=what, headers=headers, expect=(200, 206)
                 ) as answer:
                     skip = _skip(answer, position, descriptor, what)
@@ -144,7 +144,7 @@ class Registry:
                     f"{position} of {descriptor.size} bytes are here ({failure.message}); it will go on from there",
                     retry_after=failure.retry_after,
                 )
-            await self._session.pause(failures, failure)
+            await self.session.pause(failures, failure)
 
     async def small_blob(self, reference: Reference, descriptor: Descriptor) -> bytes:
         """Return a whole small blob, checked against its descriptor: a signature, a config.
@@ -232,7 +232,7 @@ class Registry:
             Transient: as ``resolve``; ``AuthenticationFailed`` when the credentials may not write.
         """
         path = f"/v2/{reference.repository}/manifests/{reference.locator}"
-        async with self._session.request(
+        async with self.session.request(
             "PUT",
             _target(reference, "pull,push"),
             path,
@@ -246,7 +246,7 @@ class Registry:
     async def has_blob(self, reference: Reference, digest: Digest) -> bool:
         """Say whether the repository already holds a blob."""
         path = f"/v2/{reference.repository}/blobs/{digest}"
-        async with self._session.request(
+        async with self.session.request(
             "HEAD", _target(reference, "pull,push"), path, what=f"blob {digest.short}…", expect=(200, 404)
         ) as answer:
             return answer.status_code == 200
@@ -274,11 +274,11 @@ class Registry:
         target = _target(reference, "pull,push")
         what = f"upload of blob {digest.short}… to {reference.repository}"
         start = f"/v2/{reference.repository}/blobs/uploads/"
-        async with self._session.request("POST", target, start, what=what, expect=(202,)) as answer:
+        async with self.session.request("POST", target, start, what=what, expect=(202,)) as answer:
             location = answer.url.join(answer.headers.get("Location", ""))
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         upload = location.copy_merge_params({"digest": str(digest)})
-        async with self._session.request(
+        async with self.session.request(
             "PUT", target, upload, what=what, headers=headers, body=content, expect=(201, 204)
         ):
             return
@@ -298,7 +298,7 @@ class Registry:
         attempt = 1
         while True:
             try:
-                async with self._session.request(
+                async with self.session.request(
                     "GET", _target(reference), path, what=what, headers={"Accept": accept}, expect=expect
                 ) as answer:
                     content = await read_all(answer, self.limits.manifest, self.limits.response)
@@ -307,7 +307,7 @@ class Registry:
                 failure = unreachable(reference.registry, what, error)
                 if attempt >= self.limits.tries:
                     raise failure from None
-            await self._session.pause(attempt, failure)
+            await self.session.pause(attempt, failure)
             attempt += 1
         if content is None:
             raise Refused(

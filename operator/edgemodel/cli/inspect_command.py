@@ -1,0 +1,128 @@
+"""``edgemodel inspect``: what an artifact says of itself and what is attached to it; nothing of it is checked."""
+
+import argparse
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from edgemodel.cli import command, options, output
+from edgemodel.cli.command import Commands
+
+if TYPE_CHECKING:
+    from edgemodel.artifact.signature import Evidence
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = command.add(
+        commands,
+        "inspect",
+        run,
+        summary="show an artifact's files, release facts and signatures, unverified",
+        about="""
+Shows what is there, whoever put it there. Whether to believe it is for `edgemodel verify`.""",
+        examples="""
+edgemodel inspect registry.example.com/models/detector:1.4.0
+edgemodel inspect registry.example.com/models/detector:1.4.0 --output json""",
+    )
+    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag or …@sha256:…")
+    options.add_registry(parser)
+    options.add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command."""
+    from edgemodel.artifact.manifest import Manifest, model_files, release
+    from edgemodel.artifact.reference import Reference
+    from edgemodel.artifact.verify import Examined, examine
+
+    reference = Reference.parse(arguments.reference)
+
+    async def look() -> Examined:
+        async with options.registry(arguments, reference) as registry:
+            return await examine(registry, reference)
+
+    examined = asyncio.run(look())
+    manifest = Manifest.parse(examined.manifest_bytes)
+    files, facts = model_files(manifest), release(manifest)
+    signatures = [_signature(item) for item in examined.evidence]
+    kind = manifest.artifact_type or manifest.config.media_type
+    if arguments.output == "json":
+        output.document(
+            {
+                "reference": str(examined.reference),
+                "digest": examined.digest,
+                "artifactType": kind,
+                "verified": False,
+                "release": {
+                    "name": facts.name,
+                    "version": facts.version,
+                    "sequence": facts.sequence,
+                    "expires": facts.expires,
+                    "created": facts.created,
+                },
+                "files": [
+                    {
+                        "path": file.path,
+                        "packing": file.packing,
+                        "mediaType": file.descriptor.media_type,
+                        "digest": file.descriptor.digest,
+                        "size": file.descriptor.size,
+                    }
+                    for file in files
+                ],
+                "signatures": signatures,
+                "annotations": dict(manifest.annotations),
+            }
+        )
+        return 0
+    output.fields(
+        [
+            ("artifact", examined.reference),
+            ("type", kind),
+            ("name", facts.name),
+            ("version", facts.version),
+            ("sequence", facts.sequence),
+            ("expires", facts.expires),
+            ("created", facts.created),
+        ]
+    )
+    print()
+    output.table(
+        ("FILE", "PACKING", "SIZE", "DIGEST"),
+        [
+            (f.path or "(archive)", f.packing, output.size(f.descriptor.size), f.descriptor.digest)
+            for f in files
+        ],
+    )
+    print()
+    if signatures:
+        output.table(
+            ("SIGNATURE", "IS A", "KEY HINT", "SAYS"),
+            [(s["format"], s["kind"], s["hint"] or "-", s["problem"] or s["predicate"]) for s in signatures],
+        )
+    else:
+        print("no signatures")
+    output.note("Nothing of this was verified; edgemodel verify does that.")
+    return 0
+
+
+def _signature(item: "Evidence") -> dict[str, Any]:
+    from edgemodel.artifact.signature import Unreadable
+
+    if isinstance(item, Unreadable):
+        return {
+            "format": item.format,
+            "kind": "unreadable",
+            "hint": "",
+            "predicate": "",
+            "problem": item.problem,
+        }
+    return {
+        "format": item.format,
+        "kind": str(item.statement.kind),
+        "hint": item.hint,
+        "predicate": item.statement.predicate,
+        "subjects": sorted(item.statement.subjects),
+        "annotations": dict(item.statement.annotations),
+        "problem": "",
+    }
