@@ -17,9 +17,9 @@ def add(commands: Commands) -> None:
         run,
         summary="make a key pair for signing",
         about="""
-Writes an ECDSA P-256 key as PKCS#8 PEM, encrypted with a password, readable by its owner only, and the public key
+Writes an ECDSA P-256 key, encrypted with a password in cosign's form, readable by its owner only, and the public key
 beside it. The public key goes into a ModelTrustPolicy; the private key never leaves the publisher.
-`cosign import-key-pair` takes the private key too. Existing files are never overwritten.""",
+`cosign sign --key` takes the private key too. Existing files are never overwritten.""",
         examples="""
 edgemodel keygen
 EDGEMODEL_PASSWORD=… edgemodel keygen --output-key-prefix keys/site""",
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.unencrypted:
         content = key.export_plain()
     else:
-        content = key.export_encrypted(options.password(f"Password for {private}: ", twice=True))
+        content = key.export_cosign(options.password(f"Password for {private}: ", twice=True))
     _write(private, content, 0o600)
     _write(public, key.public.pem.encode(), 0o644)
     if arguments.output == "json":
