@@ -32,7 +32,7 @@ FROM base-packages AS operator-packages
 COPY --from=requirements /requirements/operator.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/operator.txt \
  && python3 /src/slim /extra \
- && PYTHONPATH=$(echo /extra/lib/python3*/site-packages) /opt/venv/bin/python3 -B -c 'import kopf, kubernetes, yaml'
+ && PYTHONPATH=$(echo /extra/lib/python3*/site-packages) /opt/venv/bin/python3 -B -c 'import kopf, kubernetes.aio.config, yaml'
 
 FROM base-packages AS server-packages
 COPY --from=requirements /requirements/server.txt /src/
