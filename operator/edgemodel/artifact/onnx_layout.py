@@ -46,7 +46,9 @@ def lay_out(model: Path, folder: Path) -> Layout:
     import onnx
 
     document = _load(model)
-    tensors = list(_tensors(document.graph, onnx))
+    tensors = list(_tensors(document.graph))
+    for tensor in tensors:
+        _make_raw(tensor, onnx)
     external = [tensor for tensor in tensors if onnx.external_data_helper.uses_external_data(tensor)]
     inside = sum(len(tensor.raw_data) for tensor in tensors if tensor not in external)
     if not external and inside < THRESHOLD:
@@ -72,7 +74,7 @@ def external_files(model: Path) -> set[Path]:
     document = _load(model)
     return {
         _external(tensor, model.parent)[0]
-        for tensor in _tensors(document.graph, onnx)
+        for tensor in _tensors(document.graph)
         if onnx.external_data_helper.uses_external_data(tensor)
     }
 
@@ -90,15 +92,41 @@ def _load(model: Path) -> "onnx.ModelProto":
     return document
 
 
-def _tensors(graph: "onnx.GraphProto", onnx_module: object) -> Iterator["onnx.TensorProto"]:
+def _tensors(graph: "onnx.GraphProto") -> Iterator["onnx.TensorProto"]:
     """Yield the initializers of a graph and of the graphs within its nodes, in the order they are written."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _tensors(attribute.g, onnx_module)
+                yield from _tensors(attribute.g)
             for inner in attribute.graphs:
-                yield from _tensors(inner, onnx_module)
+                yield from _tensors(inner)
+
+
+def _make_raw(tensor: "onnx.TensorProto", onnx: object) -> None:
+    """Turn a large tensor that is written as a list of numbers into raw bytes: only those can lie outside."""
+    helper = onnx.numpy_helper  # type: ignore[attr-defined]
+    if tensor.data_type == tensor.STRING or tensor.HasField("raw_data") or len(tensor.external_data):
+        return
+    if (
+        sum(
+            map(
+                len,
+                (
+                    tensor.float_data,
+                    tensor.int32_data,
+                    tensor.int64_data,
+                    tensor.double_data,
+                    tensor.uint64_data,
+                ),
+            )
+        )
+        < SMALL
+    ):
+        return
+    raw = helper.from_array(helper.to_array(tensor), tensor.name)
+    raw.doc_string = tensor.doc_string
+    tensor.CopyFrom(raw)
 
 
 def _move(tensor: "onnx.TensorProto", folder: Path, out: BinaryIO, name: str, onnx: object) -> None:

@@ -63,7 +63,8 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths) -> list[s
             "publish weights uncompressed (raw or tar)"
         )
     size = archive.stat().st_size
-    cap = size if file.packing == "tar" else _GZIP_ALLOWANCE + _GZIP_RATIO * size
+    # Of a plain archive the file's own end is the cap.
+    cap = size + PIECE if file.packing == "tar" else _GZIP_ALLOWANCE + _GZIP_RATIO * size
     written = []
     with archive.open("rb") as packed:
         source = _Source(gzip.GzipFile(fileobj=packed) if file.packing == "tar+gzip" else packed, cap, file)
