@@ -137,7 +137,7 @@ def check(world: World) -> None:
 
 
 @given(st.lists(HAPPENINGS, min_size=5, max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_pass_fails_and_every_world_comes_to_rest_in_truth(happenings: list[Happening]) -> None:
     world = World("A", replicas=2)
     for happen in happenings:

@@ -21,6 +21,7 @@ from edgemodel.reconcile.pods import (
 )
 from edgemodel.reconcile.service import url
 from edgemodel.reconcile.view import VersionView, View, capital, named, sentence
+from edgemodel.rollout.machine import SURGE_NEEDS_ROOM
 
 Statement = tuple[ConditionType, ConditionStatus, Reason, str]
 Told = tuple[ConditionStatus, Reason, str]
@@ -217,6 +218,12 @@ def _progress_of(view: View, candidate: VersionView, active: VersionView | None)
         )
         return "False", Reason.PAUSED, f"{message} {view.what_serves}"
     why = f" {sentence(failure.message)}" if failure else ""
+    if (
+        failure is not None
+        and failure.reason is Reason.UNSCHEDULABLE
+        and view.spec.rollout.strategy == "Surge"
+    ):
+        why = f"{why} {SURGE_NEEDS_ROOM}."
     return "True", Reason.REPLACING, f"{capital(candidate.name)} is starting to replace {active.name}.{why}"
 
 

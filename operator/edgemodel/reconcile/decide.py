@@ -26,8 +26,8 @@ from edgemodel.reconcile.versions import seen_versions, selected_label
 from edgemodel.reconcile.view import View, judgement, remembered_refusal
 from edgemodel.rollout.machine import Step, Wanted, overdue_at, step
 
-SWITCH_SECONDS = 1.0
-"""How soon to look whether the Service was switched, should no watch event tell."""
+LOOK_AGAIN_SECONDS = 1.0
+"""How soon to look whether the version before the active one may go."""
 
 
 def decide(observed: Observed, now: datetime) -> Decision:
@@ -146,7 +146,7 @@ def _deadline(taken: Step, spec: EdgeModelSpec) -> float | None:
 
 def _requeue(taken: Step, deadline: float | None, now: datetime) -> float | None:
     if taken.draining:
-        return SWITCH_SECONDS
+        return LOOK_AGAIN_SECONDS
     if deadline is None or deadline <= now.timestamp():
         return None
     return deadline - now.timestamp()

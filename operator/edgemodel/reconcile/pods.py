@@ -4,8 +4,8 @@ Everything in a pod's status that a container wrote is untrusted: reasons count 
 loses its control characters and credentials in URLs and is cut to length.
 
 Termination messages, written by ``edgemodel node fetch`` and by the inference server to ``/dev/termination-log``, are
-one JSON object ``{"reason": <Reason>, "message": <text>}``; from any other text (a traceback, taken from the log by the
-kubelet) the last line is kept.
+one JSON object ``{"reason": <Reason>, "message": <text>}``; of any other text (the end of the log, taken by the kubelet) the
+last line is kept, and if that is such an object, as our log lines are, its message.
 """
 
 import json
@@ -185,17 +185,18 @@ def _failure(
 
 def _words(message: str, may_say: frozenset[Reason]) -> tuple[Reason | None, str]:
     """Return reason and text of a termination message; no reason when it is not ours, or not one this container may give."""
-    try:
-        told = json.loads(message)
-    except (ValueError, RecursionError):
-        told = None
-    if isinstance(told, dict):
-        text = clean(told.get("message") or "")
-        name = told.get("reason")
-        reason = next((known for known in may_say if known == name), None)
-        return reason, text
-    lines = [line for line in message.splitlines() if line.strip()]
-    return None, clean(lines[-1]) if lines else ""
+    last = next((line for line in reversed(message.splitlines()) if line.strip()), "")
+    for text in (message, last):
+        try:
+            told = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(told, dict):
+            named = told.get("reason")
+            return next((known for known in may_say if known == named), None), clean(
+                told.get("message") or ""
+            )
+    return None, clean(last)
 
 
 def _container(statuses: object, name: str) -> Mapping[str, Any]:

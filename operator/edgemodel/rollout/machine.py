@@ -9,7 +9,8 @@ What it promises:
 * Surge leaves the active version at full size until the candidate has all its replicas ready;
 * a version that was taken back is not tried again until the spec's generation or the retry annotation changes;
 * a version that today's policies refuse is never started, and one that serves is not stopped for it;
-* an old version goes only after the Service was seen to select another one.
+* an old version goes only after the Service was seen to select another one, and not before every node had time to
+  follow.
 
 It leaves to others: judging artifacts (``wanted.target`` has passed), reading pods (``Seen``), building objects, conditions.
 
@@ -28,6 +29,10 @@ from typing import Literal
 from edgemodel.api.conditions import Reason
 from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
 
+SWITCH_SECONDS = 3.0
+"""How long after a promotion the version before it stays: EndpointSlices are written and every node's proxy follows. (The
+server's own drain delay covers the same for a pod that goes; this covers slow nodes.)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -44,6 +49,11 @@ class Wanted:
     paused: bool = False
     refused: frozenset[str] = frozenset()
     """Digests that do not pass today's policies."""
+
+
+SURGE_NEEDS_ROOM = (
+    "Surge needs room for both versions; with spec.rollout.strategy StopFirst room for one is enough"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,7 @@ class Step:
     remove: frozenset[str]
     """Versions (keys of ``seen``) whose Deployment goes now."""
     draining: frozenset[str]
-    """Versions (keys of ``seen``) that go once the Service was seen to select another one."""
+    """Versions (keys of ``seen``) that go once requests surely go to another one."""
     held: bool
     """A verified target waits for spec.rollout.paused to end."""
 
@@ -120,7 +130,7 @@ def step(
     active A, target B, S                                   candidate B; run A=2, B=2; serve A
     active A, candidate B 1 of 2 ready, S                   the same
     active A, candidate B 2 of 2 ready, S                   active B, last good A; serve B; A drains
-    the same, Service selects B                             A is removed
+    the same, Service selects B, 3 s later                  A is removed
     active A, candidate B cannot load, S                    rolled back B; run A=2; B is removed
     active A with pods, target B, F                         candidate B; run A=0, B=0; serve A
     active A without pods, candidate B, F                   run A=0, B=2; serve B once it answers
@@ -145,14 +155,14 @@ def step(
     run = _run(wanted, slots, seen)
     serve = _serve(wanted, slots, seen)
     going = {key for key, version in seen.items() if version.deployed} - {slot.digest for slot, _ in run}
-    draining = frozenset(going & {selected}) if serve is not None else frozenset()
+    draining = going & _receiving(slots, selected, now) if serve is not None else set()
     return Step(
         slots=slots,
         rolled_back=rolled_back,
         run=run,
         serve=serve,
         remove=frozenset(going - draining),
-        draining=draining,
+        draining=frozenset(draining),
         held=startable is not None and wanted.paused,
     )
 
@@ -202,6 +212,8 @@ def _judged(
         found = f"{version.ready} of {wanted.replicas} pods were ready after {wanted.progress_deadline:g} s"
         if failure is not None:
             found = f"{found}; {failure.reason}: {failure.message}"
+            if failure.reason is Reason.UNSCHEDULABLE and wanted.strategy == "Surge":
+                found = f"{found} ({SURGE_NEEDS_ROOM})"
         return dropped, _taken_back(candidate, Reason.PROGRESS_DEADLINE_EXCEEDED, found, wanted, now)
     return slots, rolled_back
 
@@ -268,6 +280,15 @@ def _run(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> tuple[tuple[
         )
         run.append((candidate, 0 if waits else wanted.replicas))
     return tuple(run)
+
+
+def _receiving(slots: Slots, selected: str | None, now: datetime) -> set[str]:
+    """Return the versions that may still receive requests: what the Service selects, and what it selected until just now."""
+    receiving = {selected} if selected is not None else set()
+    since = slots.active.since if slots.active is not None else None
+    if slots.last_good is not None and since is not None and (now - since).total_seconds() < SWITCH_SECONDS:
+        receiving.add(slots.last_good.digest)
+    return receiving
 
 
 def _serve(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> Slot | None:

@@ -165,7 +165,8 @@ def test_a_new_version_replaces_the_old_one_without_a_gap() -> None:
     switched = world.ready("B").turn()
     assert (world.sizes(), world.selected()) == ({"A": 2, "B": 2}, "B")
     assert (world.condition("Progressing"), switched.requeue_after) == (("True", "Promoting"), 1.0)
-    removed = world.turn()
+    assert world.turn().delete == ()
+    removed = world.later(3).turn()
     assert [(gone.kind, gone.name, bool(gone.uid)) for gone in removed.delete] == [
         ("Deployment", "detector-559aead0", True)
     ]

@@ -4,8 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgemodel.api.conditions import Reason
 from edgemodel.reconcile.pods import MESSAGE_LENGTH, PodFacts, Stage, clean, read_pod
@@ -144,6 +142,11 @@ def test_of_a_traceback_the_last_line_and_the_exit_code_are_told() -> None:
     assert message(server_ended(log, exit_code=3)) == expected
 
 
+def test_of_a_log_of_json_lines_the_last_message_is_told() -> None:
+    log = '{"level": "INFO", "message": "starting"}\n{"level": "ERROR", "message": "port 8080 is taken"}\n'
+    assert message(server_ended(log)) == "the inference server ended with exit code 1: port 8080 is taken"
+
+
 def test_an_image_that_cannot_be_pulled_is_named() -> None:
     assert "ImagePullBackOff" in message(image_trouble("ImagePullBackOff"))
     assert "example.org/node:1" in message(image_trouble("ImagePullBackOff"))
@@ -189,29 +192,3 @@ def test_a_message_that_is_not_ours_is_a_crash(hostile: str) -> None:
     assert failure is not None
     assert failure.reason is Reason.SERVER_CRASHED
     assert len(failure.message) < 2 * MESSAGE_LENGTH
-
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 3)
-    | st.sampled_from(["True", "Ready", "fetch", "server", "Error"]),
-    lambda inner: (
-        st.lists(inner, max_size=2)
-        | st.dictionaries(
-            st.sampled_from(["name", "state", "terminated", "waiting", "reason", "type"]), inner, max_size=3
-        )
-    ),
-    max_leaves=6,
-)
-
-
-@given(st.fixed_dictionaries({}, optional={"metadata": JSON, "status": JSON}))
-def test_no_pod_however_odd_stops_a_pass(pod: dict[str, Any]) -> None:
-    assert isinstance(read_pod(pod), PodFacts)
-
-
-@given(JSON, JSON, JSON)
-def test_no_status_however_odd_stops_a_pass(conditions: Any, fetch: Any, server: Any) -> None:
-    status = {"conditions": conditions, "initContainerStatuses": fetch, "containerStatuses": server}
-    assert isinstance(read(status), PodFacts)

@@ -9,7 +9,7 @@ from edgemodel.api.conditions import Reason
 from edgemodel.api.v1alpha1 import EdgeModel, EdgeModelStatus
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import Release
-from edgemodel.reconcile.decide import decide
+from edgemodel.reconcile.decide import LOOK_AGAIN_SECONDS, decide
 from edgemodel.reconcile.decision import Decision, Event
 from edgemodel.reconcile.observed import Judged, Observed, Settings, Unresolved
 from tests.unit.reconcile.api_server import stored
@@ -120,7 +120,9 @@ class World:
         """Make passes until one does nothing."""
         for _ in range(most):
             decision = self.turn()
-            if not decision.apply and not decision.delete and decision.status is None:
+            if decision.requeue_after == LOOK_AGAIN_SECONDS:
+                self.later(LOOK_AGAIN_SECONDS)
+            elif not decision.apply and not decision.delete and decision.status is None:
                 return self
         raise AssertionError(f"no fixed point after {most} passes: {self.last}")
 

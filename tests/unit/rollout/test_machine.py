@@ -108,9 +108,17 @@ CASES = {
         take(WANTED, REPLACING, {"a": up(), "b": up()}, selected="a"),
         "active b, good a, run b=2, serve b, drain a",
     ),
-    "the old version goes once the Service selects the new one": (
-        take(WANTED, Slots(active=B, last_good=A), {"a": up(), "b": up()}, selected="b"),
+    "the old version goes once the Service selects the new one and every node had time to follow": (
+        take(WANTED, Slots(active=B, last_good=A), {"a": up(), "b": up()}, selected="b", after=3),
         "active b, good a, run b=2, serve b, remove a",
+    ),
+    "the old version stays for those who follow slowly": (
+        take(WANTED, Slots(active=B, last_good=A), {"a": up(), "b": up()}, selected="b", after=2),
+        "active b, good a, run b=2, serve b, drain a",
+    ),
+    "the old version stays while the Service selects it, however long": (
+        take(WANTED, Slots(active=B, last_good=A), {"a": up(), "b": up()}, selected="a", after=99),
+        "active b, good a, run b=2, serve b, drain a",
     ),
     "a candidate that cannot load is taken back at once": (
         take(WANTED, REPLACING, {"a": up(), "b": up(2, 1, LOAD_FAILED)}, selected="a"),
@@ -216,7 +224,7 @@ CASES = {
     ),
     "stop-first promotes when all replicas are ready": (
         take(STOP_FIRST, REPLACING, {"a": up(0, replicas=0), "b": up()}, selected="b"),
-        "active b, good a, run b=2, serve b, remove a",
+        "active b, good a, run b=2, serve b, drain a",
     ),
     "a change to stop-first does not stop a candidate that runs": (
         take(STOP_FIRST, REPLACING, {"a": up(), "b": up(2, 1)}, selected="a"),
@@ -317,6 +325,13 @@ def test_what_is_taken_back_says_why_and_for_which_spec() -> None:
         retry="x",
         generation=4,
     )
+
+
+def test_a_candidate_without_room_is_told_of_the_strategy_that_needs_less() -> None:
+    full = Failure(Reason.UNSCHEDULABLE, "Insufficient memory", fatal=False)
+    taken = take(WANTED, REPLACING, {"a": up(), "b": up(2, 0, full)}, after=600)
+    assert taken.rolled_back is not None
+    assert "StopFirst" in taken.rolled_back.message
 
 
 def test_a_pods_long_story_fits_into_status() -> None:
