@@ -77,14 +77,14 @@ def run() -> bool:
             report.figures[0].value
         )
         ours = resident(bed.operator_pids())
-        report.add("operator_rss", ours, "MiB", "<=", 90)
+        report.add("operator_rss", ours, "MB", "<=", 90)
         peer = subprocess.Popen([sys.executable, "-c", IMPORTS], stdout=subprocess.PIPE)
         assert peer.stdout is not None
         peer.stdout.readline()
         imports = resident([peer.pid])
         peer.kill()
         peer.wait()
-        report.add("imports_of_kopf_and_client_rss", imports, "MiB")
+        report.add("imports_of_kopf_and_client_rss", imports, "MB")
         report.add("operator_rss_over_imports", ours / imports, "x")
     return report.finish()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 
 def resident(pids: Iterable[int]) -> float:
-    """Return the sum of the resident set sizes of processes, in MiB."""
+    """Return the sum of the resident set sizes of processes, in MB (10^6 bytes)."""
     total = 0
     for pid in pids:
         for line in (Path("/proc") / str(pid) / "status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 total += int(line.split()[1])
-    return total / 1024
+    return total * 1024 / 1e6
