@@ -17,6 +17,9 @@ from cluster import processes
 from cluster.binaries import KUBE
 from cluster.layout import ClusterError, Layout
 
+# Seconds. Each wait is over in two or three on an idle machine; this is for one that builds something meanwhile.
+_PATIENCE = 120.0
+
 
 def get(layout: Layout, path: str) -> tuple[int, bytes]:
     """Status and body of one GET; status 0 when there was no answer."""
@@ -56,7 +59,11 @@ def node_is_ready(layout: Layout, name: str, since: datetime | None = None) -> b
 
 
 def wait(
-    layout: Layout, what: str, condition: Callable[[], bool], components: list[str], seconds: float
+    layout: Layout,
+    what: str,
+    condition: Callable[[], bool],
+    components: list[str],
+    seconds: float = _PATIENCE,
 ) -> None:
     """Wait for a condition that these components bring about.
 

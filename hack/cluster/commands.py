@@ -1,7 +1,6 @@
 """The command line of hack/cluster/cluster: reads arguments, holds the lock, prints what happens and how long it took."""
 
 import argparse
-import fcntl
 import json
 import os
 import shlex
@@ -13,7 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster import api, binaries, control_plane, host, images, network, nodes, pki, processes, teardown
+from cluster import (
+    api,
+    binaries,
+    control_plane,
+    host,
+    images,
+    locks,
+    network,
+    nodes,
+    pki,
+    processes,
+    teardown,
+)
 from cluster.layout import (
     DEFAULT_NAME,
     KUBERNETES_VERSION,
@@ -57,47 +68,52 @@ def _require_sense(name: str) -> None:
 
 def _up(options: argparse.Namespace) -> int:
     timer = _Timer()
-    with _locked():
-        saved = load_settings(options.name)
-        settings = _settle(options, saved)
-        layout = Layout(options.name, settings.index)
-        members = nodes.all_of(layout, settings.nodes)
-        _require_programs(_PROGRAMS + (_NODE_PROGRAMS if members else []))
+    with locks.cluster(options.name):
+        with locks.machine():
+            settings = _settle(options, load_settings(options.name))
+            layout = Layout(options.name, settings.index)
+            members = nodes.all_of(layout, settings.nodes)
+            _require_programs(_PROGRAMS + (_NODE_PROGRAMS if members else []))
+            settings.save(layout)
+            layout.directory.chmod(0o711)
+            host.remember_sysctls()
         binaries.ensure(binaries.MODULES if members else (binaries.KUBE,), timer.say)
-        settings.save(layout)
-        layout.directory.chmod(0o711)
-        host.remember_sysctls()
-
-        with timer.step("certificates, bridge"):
-            pki.ensure_cluster(layout)
-            network.ensure_bridge(layout)
-        with timer.step("etcd and API server ready"):
-            control_plane.start_etcd(layout)
-            control_plane.start_api_server(layout, audit=settings.audit)
-            # Everything below is started while the API server is still busy starting.
-            control_plane.start_registry(layout)
-            for node in members:
-                nodes.prepare(node)
-                nodes.start_containerd(node)
-            network.ensure_routes(layout, members)
-            control_plane.wait_for_api(layout)
-        with timer.step("controllers at work"):
-            control_plane.start_controllers(layout)
-            with ThreadPoolExecutor(max_workers=max(1, len(members))) as pool:
-                kubelets_started = list(pool.map(nodes.start_kubelet, members))
-            if members:
-                control_plane.start_dns(layout)
-            api.apply(layout, control_plane.cluster_objects(layout))
-            control_plane.wait_for_controllers(layout)
-        for node, since in zip(members, kubelets_started, strict=True):
-            with timer.step(f"node {node.name} Ready"):
-                nodes.wait_until_ready(node, since)
-        control_plane.require(layout, _components(layout, settings))
+        _start(layout, settings, timer)
     timer.say(f"{KUBERNETES_VERSION} is up after {timer.total():.1f} s; registry {layout.registry}")
     print(
         f'  export KUBECONFIG={layout.kubeconfig}   # or: eval "$({Path(sys.argv[0])} env --name {layout.name})"'
     )
     return 0
+
+
+def _start(layout: Layout, settings: Settings, timer: "_Timer") -> None:
+    """Start everything that doesn't run, each part as soon as what it can't start without is there."""
+    members = nodes.all_of(layout, settings.nodes)
+    with timer.step("certificates, bridge"):
+        pki.ensure_cluster(layout)
+        network.ensure_bridge(layout)
+    with timer.step("etcd and API server ready"):
+        control_plane.start_etcd(layout)
+        control_plane.start_api_server(layout, audit=settings.audit)
+        # Everything below is started while the API server is still busy starting.
+        control_plane.start_registry(layout)
+        for node in members:
+            nodes.prepare(node)
+            nodes.start_containerd(node)
+        network.ensure_routes(layout, members)
+        control_plane.wait_for_api(layout)
+    with timer.step("controllers at work"):
+        control_plane.start_controllers(layout)
+        with ThreadPoolExecutor(max_workers=max(1, len(members))) as pool:
+            kubelets_started = list(pool.map(nodes.start_kubelet, members))
+        if members:
+            control_plane.start_dns(layout)
+        api.apply(layout, control_plane.cluster_objects(layout))
+        control_plane.wait_for_controllers(layout)
+    for node, since in zip(members, kubelets_started, strict=True):
+        with timer.step(f"node {node.name} Ready"):
+            nodes.wait_until_ready(node, since)
+    control_plane.require(layout, _components(layout, settings))
 
 
 def _settle(options: argparse.Namespace, saved: Settings | None) -> Settings:
@@ -118,14 +134,16 @@ def _settle(options: argparse.Namespace, saved: Settings | None) -> Settings:
 
 def _down(options: argparse.Namespace) -> int:
     timer = _Timer()
-    with _locked():
-        clusters = existing_clusters()
-        for name in sorted(clusters) if options.all else [options.name]:
-            if name not in clusters:
+    for name in sorted(existing_clusters()) if options.all else [options.name]:
+        with locks.cluster(name):
+            settings = load_settings(name)
+            if settings is None:
                 timer.say(f"there is no cluster {name}")
                 continue
-            teardown.down(Layout(name, clusters[name].index), clusters[name].nodes)
-            timer.say(f"cluster {name} is gone after {timer.total():.1f} s")
+            teardown.down(Layout(name, settings.index), settings.nodes)
+        timer.say(f"cluster {name} is gone after {timer.total():.1f} s")
+    with locks.machine():
+        teardown.give_back_machine()
     return 0
 
 
@@ -229,15 +247,6 @@ def _require_programs(programs: Sequence[str]) -> None:
     missing = [name for name in programs if not shutil.which(name)]
     if missing:
         raise ClusterError(f"{', '.join(missing)} not found; run hack/install-tools")
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    """One `up` or `down` at a time: they share the indices, and two of one name would undo each other's work."""
-    clusters_dir().mkdir(parents=True, exist_ok=True)
-    with (clusters_dir() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class _Timer:

@@ -93,7 +93,7 @@ def start_api_server(layout: Layout, *, audit: bool) -> None:
 
 
 def wait_for_api(layout: Layout) -> None:
-    api.wait(layout, "the API server", lambda: api.is_ready(layout), ["etcd", "kube-apiserver"], 60)
+    api.wait(layout, "the API server", lambda: api.is_ready(layout), ["etcd", "kube-apiserver"])
 
 
 def start_controllers(layout: Layout) -> None:
@@ -130,7 +130,6 @@ def wait_for_controllers(layout: Layout) -> None:
         "the default service account",
         lambda: api.get(layout, path)[0] == 200,
         ["kube-controller-manager", "kube-scheduler"],
-        60,
     )
 
 

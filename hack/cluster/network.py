@@ -17,10 +17,21 @@ from cluster.layout import ClusterError, Layout, Node
 
 
 def ensure_bridge(layout: Layout) -> None:
-    """Make the bridge and give it the machine's address in the cluster."""
-    if not _exists(layout.bridge):
-        _refuse_foreign(layout)
+    """Make the bridge and give it the machine's address in the cluster.
+
+    Raises:
+        ClusterError: The bridge, or the address, is there already and someone else's.
+    """
+    owner = _owner(layout.bridge)
+    if owner is None:
+        _refuse_foreign_address(layout)
         _ip("link", "add", layout.bridge, "type", "bridge")
+        _ip("link", "set", layout.bridge, "alias", str(layout.directory))
+    elif owner != str(layout.directory):
+        raise ClusterError(
+            f"link {layout.bridge} belongs to {owner or 'someone else'}; remove it "
+            f"(`EDGEMODEL_CLUSTER_DIR=… cluster down` if it is a cluster's), or give this cluster another --name"
+        )
     _ip("address", "replace", f"{layout.host_address}/24", "dev", layout.bridge)
     _ip("link", "set", layout.bridge, "up")
 
@@ -64,14 +75,24 @@ def ensure_routes(layout: Layout, nodes: Sequence[Node]) -> None:
 
 def delete_bridge(layout: Layout) -> None:
     """Remove the bridge, and with it the machine's routes; the cables go with their namespaces."""
-    result = subprocess.run(["ip", "-json", "link", "show"], check=True, capture_output=True, text=True)
+    if _owner(layout.bridge) != str(layout.directory):
+        return
+    result = subprocess.run(["ip", "-json", "link", "show"], capture_output=True, text=True, check=True)
     cables = [link["ifname"] for link in json.loads(result.stdout) if link.get("master") == layout.bridge]
     for name in [*cables, layout.bridge]:
         # A namespace's end of a cable disappears some milliseconds after the namespace: it may be gone by now.
         subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
-def _refuse_foreign(layout: Layout) -> None:
+def _owner(bridge: str) -> str | None:
+    """The folder of the cluster that made this bridge: its alias; empty if it has none, None if it is not there."""
+    result = subprocess.run(
+        ["ip", "-json", "link", "show", bridge], check=False, capture_output=True, text=True
+    )
+    return str(json.loads(result.stdout)[0].get("ifalias", "")) if result.returncode == 0 else None
+
+
+def _refuse_foreign_address(layout: Layout) -> None:
     """Leave alone a network that someone else has at the addresses we would take."""
     result = subprocess.run(
         ["ip", "-json", "route", "get", layout.host_address], check=False, capture_output=True, text=True

@@ -74,7 +74,6 @@ def start_kubelet(node: Node) -> datetime | None:
         f"the container runtime of {node.name}",
         lambda: images.runtime_answers(node),
         [node.process("containerd")],
-        30,
     )
     images.ensure_pause(node)
     _make_cgroups(node)
@@ -110,7 +109,6 @@ def wait_until_ready(node: Node, since: datetime | None) -> None:
         f"node {node.name} Ready",
         lambda: api.node_is_ready(node.cluster, node.name, since),
         parts,
-        60,
     )
 
 

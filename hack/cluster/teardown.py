@@ -15,6 +15,13 @@ from cluster import host, network, nodes, processes
 from cluster.layout import ClusterError, Layout, Node, existing_clusters
 
 _SHIM = "containerd-shim-runc-v2"
+_SHARED_DIRECTORIES = (
+    "/run/containerd/s",
+    "/run/containerd",
+    "/var/log/containers",
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+)
 
 
 def down(layout: Layout, node_count: int) -> None:
@@ -39,12 +46,16 @@ def down(layout: Layout, node_count: int) -> None:
     if left:
         raise ClusterError(f"still in use, so not removed: {', '.join(left)}. `down` may be run again.")
     shutil.rmtree(layout.directory)
-    if not existing_clusters():
-        host.restore_sysctls()
-        _remove_if_empty(
-            *(Path("/run/containerd/s"), Path("/run/containerd"), Path("/var/log/containers")),
-            *(Path("/var/lib/cni/results"), Path("/var/lib/cni")),
-        )
+
+
+def give_back_machine() -> None:
+    """Undo what the clusters did to the machine as a whole, once the last of them is gone."""
+    if existing_clusters():
+        return
+    host.restore_sysctls()
+    for directory in _SHARED_DIRECTORIES:
+        with suppress(OSError):  # absent, or something of someone else's is in it
+            Path(directory).rmdir()
 
 
 def _kill_pods(node: Node) -> None:
@@ -109,9 +120,3 @@ def _forget(node: Node) -> None:
         with suppress(OSError):
             if str(path.readlink()).startswith(prefix):
                 path.unlink()
-
-
-def _remove_if_empty(*directories: Path) -> None:
-    for directory in directories:
-        with suppress(OSError):
-            directory.rmdir()

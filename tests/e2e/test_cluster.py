@@ -238,11 +238,11 @@ def test_two_nodes_find_each_other_survive_a_crash_and_leave_nothing(tmp_path: P
             "-",
             stdin=json.dumps({"kind": "List", "apiVersion": "v1", "items": [service, server]}),
         )
-        kubectl("wait", "--for=condition=Ready", "pod/server", "--timeout=60s")
+        kubectl("wait", "--for=condition=Ready", "pod/server", "--timeout=120s")
 
         # From a pod on the other node by name, and from the machine by the Service's address.
         kubectl("apply", "-f", "-", stdin=json.dumps(client))
-        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/client", "--timeout=60s")
+        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/client", "--timeout=120s")
         assert kubectl("logs", "client").split() == ["server", "200"]
         address = kubectl("get", "service", "server", "-o", "jsonpath={.spec.clusterIP}")
         assert (
@@ -258,7 +258,7 @@ def test_two_nodes_find_each_other_survive_a_crash_and_leave_nothing(tmp_path: P
         smaller = run(CLUSTER, "up", "--name", WITH_NODES, "--nodes", "1", check=False)
         assert smaller.returncode == 1
         assert "has 2 nodes and can't be made smaller" in smaller.stderr
-        kubectl("wait", "--for=condition=Ready", "pod/server", "--timeout=60s")
+        kubectl("wait", "--for=condition=Ready", "pod/server", "--timeout=120s")
         after = kubectl("get", "pod", "server", "-o", "jsonpath={.status.containerStatuses[0].containerID}")
         assert after == started, "a crash of the components must not restart the pods"
     finally:
