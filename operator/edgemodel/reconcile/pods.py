@@ -113,7 +113,7 @@ class PodFacts:
 def read_pod(pod: Mapping[str, Any]) -> PodFacts:
     """Read a live pod as the API server sent it."""
     meta, status = _map(pod.get("metadata")), _map(pod.get("status"))
-    conditions = {_map(item).get("type"): _map(item) for item in _list(status.get("conditions"))}
+    conditions = {str(_map(item).get("type")): _map(item) for item in _list(status.get("conditions"))}
     fetch = _container(status.get("initContainerStatuses"), "fetch")
     server = _container(status.get("containerStatuses"), "server")
     stage, failure = _progress(conditions, fetch, server)
@@ -136,7 +136,7 @@ def clean(text: object, length: int = MESSAGE_LENGTH) -> str:
 
 
 def _progress(
-    conditions: Mapping[Any, Mapping[str, Any]], fetch: Mapping[str, Any], server: Mapping[str, Any]
+    conditions: Mapping[str, Mapping[str, Any]], fetch: Mapping[str, Any], server: Mapping[str, Any]
 ) -> tuple[Stage, Failure | None]:
     """Return how far the pod has come and what stands in its way."""
     if conditions.get("Ready", {}).get("status") == "True":
