@@ -9,9 +9,11 @@ failed load looks like is `__main__`'s.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from email.utils import formatdate
@@ -36,6 +38,27 @@ def _process_age() -> float:
     """Seconds since this process was started, the interpreter's start included (proc(5), `stat` field 22)."""
     fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a bound socket; for no host one that takes IPv4 and IPv6, or IPv4 where the machine has no IPv6.
+
+    Raises:
+        ListenFailed: The address is taken, or not one of this machine.
+    """
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            except OSError as error:
+                # Compiled in, and switched off by the administrator.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ListenFailed(f"{host or 'all addresses'}, port {port}: cannot listen: {reason}") from None
 
 
 class App:
@@ -97,15 +120,11 @@ class App:
         loop = asyncio.get_running_loop()
         settings = self._settings
         self._sweeper = loop.create_task(self._sweep())
-        try:
-            server = await loop.create_server(
-                lambda: HttpConnection(self._peers, loop), settings.host, settings.port, backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise ListenFailed(
-                f"{settings.host}:{settings.port}: cannot listen: {error.strerror or error}"
-            ) from None
-        self.port = server.sockets[0].getsockname()[1]
+        listener = _bind(settings.host, settings.port)
+        self.port = listener.getsockname()[1]
+        server = await loop.create_server(
+            lambda: HttpConnection(self._peers, loop), sock=listener, backlog=_BACKLOG
+        )
         logger.info("listening", extra={"fields": {"host": settings.host, "port": self.port}})
         return server
 

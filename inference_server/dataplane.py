@@ -146,6 +146,9 @@ class DataPlane:
         except asyncio.CancelledError:
             code = CLIENT_GONE
             raise
+        except MemoryError:
+            code = str(NotReady.status)
+            raise NotReady("out of memory for this request; send a smaller batch or try later") from None
         except Exception:
             # The one place where a bug of ours becomes a typed error: logged whole, told without detail.
             code = str(ExecutionFailed.status)

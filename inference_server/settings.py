@@ -29,7 +29,7 @@ class Settings:
         name: Model name in URLs; None takes it from `model.json`, then from the file or directory name.
         version: Model version in URLs; None takes it from `model.json`, then "1".
         digest: Manifest digest of the artifact, for `inference_model_info`; None takes it from `model.json`.
-        host: Address to listen on.
+        host: Address to listen on; "" is every address, IPv4 and IPv6.
         port: TCP port; 0 lets the kernel choose.
         threads: Threads that compute; None takes the CPU limit of the cgroup.
         max_body_bytes: Largest request body accepted.
@@ -43,7 +43,7 @@ class Settings:
     name: str | None = None
     version: str | None = None
     digest: str | None = None
-    host: str = "0.0.0.0"  # noqa: S104 — a pod is reached on its own address
+    host: str = ""
     port: int = 8080
     threads: int | None = None
     max_body_bytes: int = 32 * 1024 * 1024
@@ -101,7 +101,7 @@ OPTIONS = (
     _Option("name", "--name", "EDGEMODEL_MODEL_NAME", _text, "NAME", "model name in URLs"),
     _Option("version", "--model-version", "EDGEMODEL_MODEL_VERSION", _text, "V", "model version in URLs"),
     _Option("digest", "--digest", "EDGEMODEL_DIGEST", _digest, "DIGEST", "digest of the artifact's manifest"),
-    _Option("host", "--host", "EDGEMODEL_HOST", str, "ADDRESS", "address to listen on (0.0.0.0)"),
+    _Option("host", "--host", "EDGEMODEL_HOST", str, "ADDRESS", "address to listen on (all)"),
     _Option("port", "--port", "EDGEMODEL_PORT", _whole(0, 65535), "PORT", "port to listen on (8080)"),
     _Option("threads", "--threads", "EDGEMODEL_THREADS", _whole(1, 1024), "N", "compute threads (CPU limit)"),
     _Option(

@@ -253,7 +253,15 @@ def test_an_address_in_use_is_said(tmp_path):
         taken.listen()
         code, reason, message = fails(tmp_path, "--port", taken.getsockname()[1], model=root)
     assert (code, reason) == (3, "ListenFailed")
-    assert "address already in use" in message
+    assert "address already in use" in message.lower()
+
+
+async def test_without_a_host_every_address_is_served(tmp_path):
+    with running("--host", "", model=model_directory(tmp_path, mlp())) as server:
+        server.event("ready")
+        for host in ("127.0.0.1", "::1") if socket.has_dualstack_ipv6() else ("127.0.0.1",):
+            _, writer = await asyncio.open_connection(host, server.port)
+            writer.close()
 
 
 def test_a_bad_setting_is_said(tmp_path):

@@ -77,6 +77,14 @@ async def test_a_bug_becomes_a_500_without_detail(plane, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_memory_that_runs_out_while_decoding_is_no_bug(plane):
+    def exhaust(metadata):
+        raise MemoryError
+
+    with pytest.raises(NotReady, match="out of memory"):
+        await plane.infer("http", "m", "1", exhaust, encode)
+
+
 async def test_no_model_no_answer():
     plane = DataPlane("m", "1", 1, Metrics())
     assert not plane.ready

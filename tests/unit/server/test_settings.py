@@ -24,7 +24,7 @@ def test_a_flag_wins_over_its_variable():
     }
     settings = read_settings(["--port", "82", "--digest", DIGEST], environment)
     assert (settings.model, settings.port, settings.threads) == (Path("/env"), 82, 3)
-    assert (settings.host, settings.digest) == ("0.0.0.0", DIGEST)
+    assert (settings.host, settings.digest) == ("", DIGEST)
 
 
 def test_every_setting_has_a_flag_and_a_variable():
