@@ -18,7 +18,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -149,6 +149,8 @@ class Operator:
                 registry=registry,
                 settings=handlers.settings(),
                 standalone=True,
+                # Never used without peering, yet kopf's default asks for the user's name, and uid 65532 has none.
+                identity=cast("Any", "edgemodel-operator"),
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=watches_stop,
