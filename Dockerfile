@@ -54,6 +54,8 @@ COPY LICENSE /out/app/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash -s /out -p / /out/app
 
 FROM ${BASE} AS runtime
+# USER: kopf asks for the user's name, and whatever uid a cluster chooses has no entry in /etc/passwd.
+ENV USER=edgemodel
 ENV PATH=/app/bin:/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1 HOME=/tmp
 WORKDIR /
 LABEL org.opencontainers.image.licenses=Apache-2.0
