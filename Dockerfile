@@ -26,19 +26,16 @@ COPY --from=requirements /requirements/base.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile -c /src/constraints.txt -r /src/base.txt \
  && python3 /src/slim /opt/venv
 
-# pip's --prefix leaves out what /opt/venv already has: each of these holds only what its target adds. The import at
-# the end fails the build, not the first pod, when BASE lacks a shared library.
+# pip's --prefix leaves out what /opt/venv already has: each of these holds only what its target adds.
 FROM base-packages AS operator-packages
 COPY --from=requirements /requirements/operator.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/operator.txt \
- && python3 /src/slim /extra \
- && PYTHONPATH=$(echo /extra/lib/python3*/site-packages) /opt/venv/bin/python3 -B -c 'import kopf, kubernetes.aio.config, yaml'
+ && python3 /src/slim /extra
 
 FROM base-packages AS server-packages
 COPY --from=requirements /requirements/server.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/server.txt \
- && python3 /src/slim /extra \
- && PYTHONPATH=$(echo /extra/lib/python3*/site-packages) /opt/venv/bin/python3 -B -c 'import numpy, onnxruntime, orjson'
+ && python3 /src/slim /extra
 
 FROM ${BASE} AS edgemodel-source
 COPY operator/edgemodel /out/app/edgemodel
@@ -61,15 +58,18 @@ WORKDIR /
 LABEL org.opencontainers.image.licenses=Apache-2.0
 COPY --from=base-packages /opt/venv /opt/venv
 
+# The import in each target fails the build, and not the first pod, when a shared library or a slimmed module is missing.
 FROM runtime AS operator
 COPY --from=operator-packages /extra /opt/venv
 COPY --from=edgemodel-source /out/app /app
+RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.controller.app"]
 LABEL org.opencontainers.image.title=edgemodel-operator
 USER 65532:65532
 ENTRYPOINT ["edgemodel", "operator"]
 
 FROM runtime AS node
 COPY --from=edgemodel-source /out/app /app
+RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.node.delivery"]
 LABEL org.opencontainers.image.title=edgemodel-node
 USER 65532:65532
 ENTRYPOINT ["edgemodel"]
@@ -77,6 +77,7 @@ ENTRYPOINT ["edgemodel"]
 FROM runtime AS server
 COPY --from=server-packages /extra /opt/venv
 COPY --from=server-source /out/app /app
+RUN ["python3", "-B", "-c", "import inference_server.__main__, onnxruntime"]
 LABEL org.opencontainers.image.title=edgemodel-server
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "inference_server"]

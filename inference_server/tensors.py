@@ -13,11 +13,10 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from inference_server.errors import InvalidRequest
 
-Array = NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 # OIP datatype → numpy dtype. BYTES has no numpy type of its own: an object array of str.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
