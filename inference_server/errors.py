@@ -1,20 +1,24 @@
 """Every error this server raises on purpose, in one tree.
 
+::
+
     ServerError
-    ├── RequestError            a client gets `status` and {"error": message}
-    │   ├── InvalidRequest      400  malformed body, shape, datatype, count, name
-    │   ├── NotFound            404  no such model, version or path
-    │   ├── MethodNotAllowed    405
-    │   ├── BodyTooLarge        413
-    │   ├── UnsupportedEncoding 415
-    │   ├── HeaderTooLarge      431
-    │   ├── ExecutionFailed     500  the model itself failed on a well-formed input
-    │   └── NotReady            503  loading, draining, or out of memory for this request
-    ├── LoadError               the process ends with `exit_code`; `reason` goes to the termination log
-    │   ├── ModelLoadFailed     10   ├── MissingExternalData 12   ├── ModelFileNotFound 14
-    │   ├── UnsupportedOpset    11   ├── AmbiguousModelFile  13   └── OutOfMemory       15
-    ├── ListenFailed            3    the address is taken or not ours
-    └── InvalidSettings         2    a flag or an environment variable
+    ├── RequestError              a client gets `status` and {"error": message}
+    │   ├── InvalidRequest        400  malformed body, shape, datatype, count, name
+    │   ├── NotFound              404  no such model, version or path
+    │   ├── MethodNotAllowed      405
+    │   ├── BodyTooLarge          413
+    │   ├── UnsupportedEncoding   415
+    │   ├── HeaderTooLarge        431
+    │   ├── ExecutionFailed       500  the model itself failed on a well-formed input
+    │   └── NotReady              503  loading, or out of memory for this request
+    └── FatalError                the process ends with `exit_code`; `reason` goes to the termination log
+        ├── InvalidSettings       2    a flag or an environment variable
+        ├── ListenFailed          3    the address is taken or not ours
+        └── LoadError             the model cannot be served (docs/reference/model-directory.md)
+            ├── ModelLoadFailed      10      ├── AmbiguousModelFile   13
+            ├── UnsupportedOpset     11      ├── ModelFileNotFound    14
+            └── MissingExternalData  12      └── OutOfMemory          15
 
 Messages are for a person: what was expected, what was found, where, what to do.
 """
