@@ -69,7 +69,7 @@ ENTRYPOINT ["edgemodel", "operator"]
 
 FROM runtime AS node
 COPY --from=edgemodel-source /out/app /app
-RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.node.delivery"]
+RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.node.fetch"]
 LABEL org.opencontainers.image.title=edgemodel-node
 USER 65532:65532
 ENTRYPOINT ["edgemodel"]
