@@ -363,8 +363,8 @@ class TestSeveralPolicies:
         both = (policy(name="a"), policy(trusted("second"), name="b"))
         assert reason(verdict(manifest, [signed(manifest)], *both)) == Reason.KEY_UNKNOWN
 
-    def test_warn_lets_it_through_and_says_so(self):
-        outcome = verdict(artifact(), [], policy(enforce=False))
+    def test_warn_lets_it_through_says_so_and_asks_no_further(self):
+        outcome = verdict(artifact(), [], policy(enforce=False), mark=99)
         assert reason(outcome) is None
         assert len(outcome.warnings) == 1
         assert outcome.warnings[0].startswith("SignatureMissing: policy site: no signature counts")
