@@ -6,6 +6,7 @@ model how its pods fare.
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from edgemodel.api.meta import LABEL_DIGEST, LABEL_MODEL, LABELS_MANAGED
 from edgemodel.cluster.client import ApiServer
 from edgemodel.cluster.kinds import POD
 from edgemodel.errors import EdgeModelError
+
+log = logging.getLogger(__name__)
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -44,10 +47,15 @@ class FakeKubelet:
         """Look after pods for ever."""
         while True:
             try:
-                for pod in await self._api.list(POD, labels=LABELS_MANAGED):
+                pods = await self._api.list(POD, labels=LABELS_MANAGED)
+            except EdgeModelError as error:
+                log.warning("pods not listed: %s", error)
+                pods = ()
+            for pod in pods:
+                try:
                     await self._look_after(pod)
-            except EdgeModelError:
-                pass  # a pod went while it was looked after
+                except EdgeModelError as error:
+                    log.info("pod went while it was looked after: %s", error)
             await asyncio.sleep(0.1)
 
     async def _look_after(self, pod: dict[str, Any]) -> None:

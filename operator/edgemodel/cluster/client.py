@@ -288,7 +288,8 @@ async def connect(*, kubeconfig: Path | None = None, context: str | None = None)
             f"no usable Kubernetes configuration: {error}; run in a pod with a service account, "
             "or set KUBECONFIG or --kubeconfig",
         ) from error
-    configuration.connection_pool_maxsize = 16
+    # A TLS connection of asyncio's costs 256 KiB of buffer; a pass's reads come one after the other soon enough.
+    configuration.connection_pool_maxsize = 6
     # Credentials never travel through a proxy that the environment happens to name; nor do kopf's watches.
     configuration.client_session_kwargs = {"trust_env": False}
     return ApiServer(configuration)

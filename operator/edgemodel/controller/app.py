@@ -9,7 +9,6 @@ starts it anew: a restart at any moment is harmless, since every pass begins fro
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -28,7 +27,7 @@ from edgemodel.cluster.client import ApiServer, connect
 from edgemodel.cluster.events import EventRecorder
 from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.lease import LeaseElection, LeaseTimes
-from edgemodel.controller import handlers, logs, preflight
+from edgemodel.controller import handlers, logs, memory, preflight
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.probes import ProbeServer
@@ -175,8 +174,7 @@ class Operator:
         asyncio.get_running_loop().call_soon(install_signal_handlers, self)
         started.set()
         self._ready = True
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         log.info("watching", extra={"namespaces": list(self._settings.namespaces) or "all"})
 
     def _note_end(self) -> None:
@@ -244,6 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kubeconfig", type=Path, help="kubeconfig to use outside a cluster")
     parser.add_argument("--context", help="context of the kubeconfig")
     arguments = parser.parse_args(argv)
+    memory.return_what_is_freed()
     logs.configure("info")
     try:
         settings = load(arguments.settings)
