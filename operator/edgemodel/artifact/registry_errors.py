@@ -20,14 +20,17 @@ def unreachable(host: str, what: str, error: Exception) -> Transient:
     """Say what a failure below HTTP means."""
     certificate = certificate_failure(error)
     if certificate is not None:
-        advice = "give its CA in the registry settings (ca), or mend the certificate"
+        advice = "give its CA (ca in the registry settings, --ca-file on the command line), or mend the certificate"
         return Transient(
             "RegistryUnreachable",
             f"registry {host}: its certificate is not trusted ({certificate.verify_message}); {advice}",
         )
     wrong = str(error) or type(error).__name__
-    if "WRONG_VERSION_NUMBER" in wrong or "record layer failure" in wrong:
-        advice = "it speaks plain HTTP: set plainHTTP for it in the registry settings if that is meant"
+    if _speaks_no_tls(error):
+        advice = (
+            "it speaks plain HTTP; if that is meant, say so (plainHTTP in the registry settings, --plain-http on the command "
+            "line)"
+        )
     elif isinstance(error, httpx.TimeoutException):
         advice = "it did not answer in time; check the network and the registry's load"
     else:
@@ -35,6 +38,15 @@ def unreachable(host: str, what: str, error: Exception) -> Transient:
     return Transient(
         "RegistryUnreachable", f"registry {host} could not be reached for {what} ({wrong}); {advice}"
     )
+
+
+def lasting(error: Exception) -> bool:
+    """Say that trying again cannot help: a certificate nobody trusts, or no TLS at all on the other side."""
+    return certificate_failure(error) is not None or _speaks_no_tls(error)
+
+
+def _speaks_no_tls(error: Exception) -> bool:
+    return "WRONG_VERSION_NUMBER" in str(error) or "record layer failure" in str(error)
 
 
 def refused(host: str, what: str, response: httpx.Response) -> Transient:

@@ -27,7 +27,7 @@ from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.registry_errors import (
     RETRIED,
     bad_redirect,
-    certificate_failure,
+    lasting,
     refused,
     unreachable,
 )
@@ -104,7 +104,7 @@ class Session:
                 response = await self._authorized(method, target, url, what, headers or {}, body)
             except httpx.TransportError as error:
                 failure = unreachable(target.host, what, error)
-                if certificate_failure(error) is not None or attempt == self.limits.tries:
+                if lasting(error) or attempt == self.limits.tries:
                     raise failure from None
             else:
                 if response.status_code in expect:

@@ -53,13 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "digest": examined.digest,
                 "artifactType": kind,
                 "verified": False,
-                "release": {
-                    "name": facts.name,
-                    "version": facts.version,
-                    "sequence": facts.sequence,
-                    "expires": facts.expires,
-                    "created": facts.created,
-                },
+                "release": output.release(facts),
                 "files": [
                     {
                         "path": file.path,
@@ -82,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
             ("name", facts.name),
             ("version", facts.version),
             ("sequence", facts.sequence),
-            ("expires", facts.expires),
-            ("created", facts.created),
+            ("expires", output.moment(facts.expires)),
+            ("created", output.moment(facts.created)),
         ]
     )
     print()

@@ -7,14 +7,18 @@ progress, notes and questions go to standard error.
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from edgemodel.errors import EdgeModelError
+
+if TYPE_CHECKING:
+    from edgemodel.artifact.manifest import Release
 
 
 def document(value: Mapping[str, Any]) -> None:
     """Print a result as JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> None:
@@ -45,6 +49,22 @@ def failure(error: EdgeModelError, *, as_json: bool) -> None:
         document({"error": {"type": kind, "reason": error.reason, "message": error.message}})
     else:
         note(f"edgemodel: {kind} ({error.reason}): {error.message}")
+
+
+def moment(time: datetime | None) -> str | None:
+    """Return a time as RFC 3339; None when there is none."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if time is not None else None
+
+
+def release(facts: "Release") -> dict[str, Any]:
+    """Return release facts as JSON values."""
+    return {
+        "name": facts.name,
+        "version": facts.version,
+        "sequence": facts.sequence,
+        "expires": moment(facts.expires),
+        "created": moment(facts.created),
+    }
 
 
 def size(count: int) -> str:

@@ -79,13 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
                 else {"reason": verdict.refusal.reason, "message": verdict.refusal.message},
                 "checks": [{"check": name, "result": result} for name, result in checks],
                 "warnings": verdict.warnings,
-                "release": {
-                    "name": facts.name,
-                    "version": facts.version,
-                    "sequence": facts.sequence,
-                    "expires": facts.expires,
-                    "created": facts.created,
-                },
+                "release": output.release(facts),
             }
         )
     else:
@@ -97,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 ("signed name", facts.name),
                 ("signed version", facts.version),
                 ("signed sequence", facts.sequence),
-                ("signed expiry", facts.expires),
+                ("signed expiry", output.moment(facts.expires)),
                 *(("warning", warning) for warning in verdict.warnings),
             ]
         )
