@@ -28,8 +28,8 @@ def unreachable(host: str, what: str, error: Exception) -> Transient:
     wrong = str(error) or type(error).__name__
     if _speaks_no_tls(error):
         advice = (
-            "it speaks plain HTTP; if that is meant, say so (plainHTTP in the registry settings, --plain-http on the command "
-            "line)"
+            "it speaks plain HTTP; if that is meant, say so "
+            "(plainHTTP in the registry settings, --plain-http on the command line)"
         )
     elif isinstance(error, httpx.TimeoutException):
         advice = "it did not answer in time; check the network and the registry's load"
