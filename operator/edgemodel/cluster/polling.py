@@ -31,11 +31,6 @@ class Polling:
         self._refusals = 0
         self._refused_digest = ""
 
-    def now(self) -> None:
-        """Look at once: what is looked at has changed."""
-        self.due = float("-inf")
-        self._failures = self._refusals = 0
-
     def found(self, now: float, digest: str, interval: float) -> None:
         """The image was resolved and read.
 
@@ -72,7 +67,3 @@ class Polling:
         # Jitter only upwards where the other side said how long.
         wait = max(wait * (1 + _JITTER * self._spread()), min(retry_after or 0.0, 3600.0))
         self.due = now + wait
-
-    def stopped(self) -> None:
-        """Nothing will change until the spec does."""
-        self.due = float("inf")

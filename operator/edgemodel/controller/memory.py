@@ -1,5 +1,6 @@
-"""Keeps the process small: tells glibc's allocator to give memory back, and the collector what will live
-for ever.
+"""Keeps the process small.
+
+Tells glibc's allocator to give memory back, and the collector what will live for ever.
 
 By default glibc lets its threshold for returning large blocks grow to 32 MiB; each TLS connection's buffer
 of 256 KiB, freed, then stays with the process. The figures stand in ``docs/adr/0002-kubernetes-client.md``.
