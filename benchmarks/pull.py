@@ -62,8 +62,8 @@ def run() -> bool:
                 peaks[rival].append(peak)
         startup = statistics.median(_measured([str(EDGEMODEL), "pull", "--help"])[0] for _ in range(3))
     median = {rival: statistics.median(found) for rival, found in speeds.items()}
-    report.add("over_curl_sha256sum", median["ours"] / median["curl"], "x", ">=", 0.7)
-    report.add("peak_rss", max(peaks["ours"]), "MB", "<=", 80)
+    report.add("pull_over_curl_sha256sum", median["ours"] / median["curl"], "x", ">=", 0.7)
+    report.add("pull_peak_rss", max(peaks["ours"]), "MB", "<=", 80)
     report.add("throughput", median["ours"], "MB/s")
     report.add("curl_sha256sum_throughput", median["curl"], "MB/s")
     report.add("oras_py_throughput", median["oras_py"], "MB/s")
