@@ -173,6 +173,20 @@ def test_we_accept_what_cosign_signs(
     assert pulled["digest"] == digest
 
 
+def test_cosign_signs_with_a_key_of_ours(repository: str, model: Path, keys: Path) -> None:
+    digest = published(repository, model)
+    signing = (
+        "--key",
+        keys / "site.key",
+        "--signing-config",
+        keys / "offline.json",
+        "--allow-http-registry",
+        "-y",
+    )
+    run(COSIGN, "sign", *signing, f"{repository}@{digest}")
+    assert edgemodel("verify", f"{repository}:v1", "--key", keys / "site.pub")["verified"]
+
+
 def test_both_signatures_live_side_by_side(repository: str, model: Path, keys: Path) -> None:
     digest = published(repository, model, "--key", keys / "site.key")
     reference = f"{repository}@{digest}"

@@ -112,16 +112,19 @@ async def registry(arguments: argparse.Namespace, reference: "Reference") -> Asy
     ca = read_text(arguments.ca_file) if arguments.ca_file else None
     settings = RegistrySettings({reference.registry: HostSettings(arguments.plain_http, ca)})
     async with Connections(settings) as connections:
-        yield Registry(connections, _credentials(arguments.docker_config))
+        yield Registry(connections, _credentials(arguments.docker_config, reference.registry))
 
 
-def _credentials(files: Sequence[Path] | None) -> "Credentials":
+def _credentials(files: Sequence[Path] | None, host: str) -> "Credentials":
     from edgemodel.artifact.credentials import Credentials
+    from edgemodel.cli.credential_helpers import with_helper
 
     if files is None:
         default = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
         files = [default] if default.is_file() else []
-    return Credentials.parse([read_text(path) for path in files], sources=[str(path) for path in files])
+    names = [str(path) for path in files]
+    configs = [with_helper(read_text(path), host, str(path)) for path in files]
+    return Credentials.parse(configs, sources=names)
 
 
 def policies(arguments: argparse.Namespace) -> "list[Policy]":

@@ -275,6 +275,33 @@ async def test_credentials_come_from_docker(run, model, tmp_path, monkeypatch, w
         assert done.code == 0, done.err
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("setting", [{"credsStore": "test"}, {"credHelpers": {"HOST": "test"}}])
+async def test_a_credential_helper_is_asked(run, model, tmp_path, monkeypatch, setting):
+    async with RegistrySimulator(auth="basic", users={"ann": "hidden"}) as simulator:
+        helper = tmp_path / "docker-credential-test"
+        helper.write_text(
+            f"#!/bin/sh\nread host\n[ \"$1 $host\" = 'get {simulator.host}' ] || exit 7\n"
+            'echo \'{"Username": "ann", "Secret": "hidden"}\'\n'
+        )
+        helper.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+        config = tmp_path / "config.json"
+        config.write_text(
+            json.dumps({"auths": {simulator.host: {}}, **setting}).replace("HOST", simulator.host)
+        )
+        words = ("--to", f"{simulator.host}/models/detector:1", PLAIN, "--docker-config", config)
+        assert (await run("publish", model, *words)).code == 0
+        helper.write_text("#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
+        done = await run("publish", model, *words)
+        assert done.code == exit_codes.TRANSIENT
+        assert "no credentials" in done.err
+        helper.unlink()
+        done = await run("publish", model, *words)
+        assert done.code == exit_codes.STALLED
+        assert "docker-credential-test" in done.err
+
+
 async def test_a_wrong_password_for_the_registry_is_code_5_and_not_shown(run, model, tmp_path):
     async with RegistrySimulator(auth="basic", users={"ann": "right"}) as simulator:
         config = tmp_path / "config.json"
