@@ -56,7 +56,7 @@ def _ask(name: str, registry: str, source: str) -> dict[str, Any] | None:
     program = f"docker-credential-{name}"
     try:
         done = subprocess.run(
-            [program, "get"], input=registry, capture_output=True, text=True, timeout=_SECONDS
+            [program, "get"], input=registry, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Stalled(
