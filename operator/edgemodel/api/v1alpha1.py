@@ -264,7 +264,7 @@ class ModelTrustPolicySpec(Resource):
     threshold: int = Field(default=1, ge=1, le=32)
     """How many distinct keys must have signed."""
     formats: list[Literal["Bundle", "Legacy", "OpenSSF"]] = Field(
-        default_factory=lambda: ["Bundle", "Legacy"], min_length=1, max_length=3
+        default=["Bundle", "Legacy"], min_length=1, max_length=3
     )
     """Signature formats that count. Bundle: what cosign 3 writes. Legacy: cosign's older .sig tag. OpenSSF: a model.sig
     file, which covers the files but neither name, version nor sequence."""
