@@ -90,7 +90,7 @@ def _entries(text: str | bytes, name: str) -> Iterable[_Entry]:
         raise _malformed(name, f"is {len(text)} bytes, at most {MAX_CONFIG_BYTES} are read")
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         # The parser's own message could quote a piece of the document.
         raise _malformed(name, "is not JSON") from None
     auths = document.get("auths", {}) if isinstance(document, dict) else None

@@ -22,7 +22,7 @@ from edgemodel.artifact.manifest import Descriptor, Index
 from edgemodel.artifact.media_types import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry_connections import Connections
-from edgemodel.artifact.registry_errors import unreachable
+from edgemodel.artifact.registry_errors import NETWORK_ERRORS, joined, unreachable
 from edgemodel.artifact.registry_session import Session, Target, read_all
 from edgemodel.errors import Refused, Transient
 
@@ -126,7 +126,7 @@ class Registry:
                         position += len(kept)
                         yield kept
                 failure = Transient("TransferFailed", f"{what} ended early")
-            except httpx.TransportError as error:
+            except NETWORK_ERRORS as error:
                 failure = unreachable(reference.registry, what, error)
             except Transient as error:
                 if error.reason != "TransferFailed":
@@ -275,7 +275,7 @@ class Registry:
         what = f"upload of blob {digest.short}… to {reference.repository}"
         start = f"/v2/{reference.repository}/blobs/uploads/"
         async with self.session.request("POST", target, start, what=what, expect=(202,)) as answer:
-            location = answer.url.join(answer.headers.get("Location", ""))
+            location = joined(answer.url, answer.headers.get("Location", ""))
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         upload = location.copy_merge_params({"digest": str(digest)})
         async with self.session.request(
@@ -303,7 +303,7 @@ class Registry:
                 ) as answer:
                     content = await read_all(answer, self.limits.manifest, self.limits.response)
                 break
-            except httpx.TransportError as error:
+            except NETWORK_ERRORS as error:
                 failure = unreachable(reference.registry, what, error)
                 if attempt >= self.limits.tries:
                     raise failure from None

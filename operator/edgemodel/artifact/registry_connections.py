@@ -56,7 +56,10 @@ class Connections:
     def client(self, url: httpx.URL) -> httpx.AsyncClient:
         """Return the client for a URL: one for each set of trusted authorities."""
         authority = url.netloc.decode("ascii")
-        ca = self.settings.for_host(authority).ca if url.scheme == "https" else None
+        ca = None
+        if url.scheme == "https":
+            # A URL leaves its default port out; references and settings may name it.
+            ca = self.settings.for_host(authority).ca or self.settings.for_host(f"{authority}:443").ca
         key = url.scheme if ca is None else ca
         if key not in self._clients:
             self._clients[key] = self._open(url, ca)

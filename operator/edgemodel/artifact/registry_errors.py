@@ -12,8 +12,11 @@ import httpx
 
 from edgemodel.errors import Transient
 
+NETWORK_ERRORS = (httpx.TransportError, OSError)
+"""What a connection can raise; some TLS failures come through httpx as the ``ssl.SSLError`` they are, an OSError."""
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
+_LONGEST_WAIT = 86_400.0  # a registry may ask for a pause, not for silence
 
 
 def unreachable(host: str, what: str, error: Exception) -> Transient:
@@ -77,14 +80,29 @@ def refused(host: str, what: str, response: httpx.Response) -> Transient:
 def retry_after(value: str, now: datetime) -> float | None:
     """Return the seconds that a Retry-After header asks for; None when it cannot be read."""
     if value.strip().isdigit():
-        return float(value)
+        return min(float(value), _LONGEST_WAIT)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    return min(max(0.0, (moment - now).total_seconds()), _LONGEST_WAIT)
+
+
+def joined(base: httpx.URL, address: str) -> httpx.URL:
+    """Return the URL that a registry gave, relative or whole.
+
+    Raises:
+        Transient: ``TransferFailed`` when it cannot be read.
+    """
+    try:
+        return base.join(address)
+    except (httpx.InvalidURL, ValueError):
+        raise Transient(
+            "TransferFailed",
+            f"registry {base.netloc.decode()} gave an address that is none; it does not speak the OCI distribution protocol",
+        ) from None
 
 
 def bad_redirect(origin: httpx.URL, what: str, how: str) -> Transient:

@@ -25,8 +25,10 @@ import httpx
 from edgemodel.artifact.credentials import Credential, Credentials
 from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.registry_errors import (
+    NETWORK_ERRORS,
     RETRIED,
     bad_redirect,
+    joined,
     lasting,
     refused,
     unreachable,
@@ -98,11 +100,12 @@ class Session:
         Raises:
             Transient: ``RegistryUnreachable``, ``AuthenticationFailed``, ``NotFound`` or ``TransferFailed``.
         """
-        url = self.connections.base(target.host).join(path)
+        base = self.connections.base(target.host)
+        url = joined(base, path) if isinstance(path, str) else path
         for attempt in range(1, self.limits.tries + 1):
             try:
                 response = await self._authorized(method, target, url, what, headers or {}, body)
-            except httpx.TransportError as error:
+            except NETWORK_ERRORS as error:
                 failure = unreachable(target.host, what, error)
                 if lasting(error) or attempt == self.limits.tries:
                     raise failure from None
@@ -190,7 +193,11 @@ class Session:
     async def _token(
         self, target: Target, challenge: _Challenge, credential: Credential | None, refusals: list[str]
     ) -> _Authorization | None:
-        realm = httpx.URL(challenge.parameters.get("realm", ""))
+        try:
+            realm = httpx.URL(challenge.parameters.get("realm", ""))
+        except (httpx.InvalidURL, ValueError):
+            refusals.append("the address of its token service cannot be read")
+            return None
         plain = self.connections.settings.for_host(target.host).plain_http
         if realm.scheme != "https" and not (realm.scheme == "http" and plain):
             refusals.append(f"its token service {realm.host or '(none)'} is not reached by https")
@@ -225,7 +232,7 @@ class Session:
             document = json.loads(content or b"")
             token = document.get("token") or document.get("access_token")
             lifetime = float(document.get("expires_in") or _TOKEN_SECONDS)
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
             token, lifetime = None, 0.0
         if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
             refusals.append(f"its token service {realm.host} gave no token that could be read")
@@ -266,7 +273,7 @@ class Session:
             if response.status_code not in _REDIRECTS or not location:
                 return response
             await response.aclose()
-            following = url.join(location)
+            following = joined(url, location)
             if following.scheme not in ("http", "https") or (url.scheme, following.scheme) == (
                 "https",
                 "http",
@@ -284,6 +291,9 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, seconds: floa
             return await client.send(request, stream=True)
     except TimeoutError:
         raise httpx.ReadTimeout("no answer within the time allowed") from None
+    except httpx.InvalidURL:
+        # httpx reads Location even when it does not follow.
+        raise httpx.RemoteProtocolError("the answer holds an address that is none") from None
 
 
 async def read_all(response: httpx.Response, cap: int, seconds: float) -> bytes | None:

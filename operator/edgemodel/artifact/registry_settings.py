@@ -55,7 +55,7 @@ class RegistrySettings:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Stalled(_REASON, f"registry settings are not JSON: {error}") from None
         return cls.from_mapping(document)
 

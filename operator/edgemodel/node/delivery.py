@@ -31,7 +31,7 @@ def read_policies(folder: Path) -> list[Policy]:
     path = folder / POLICIES
     try:
         documents = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Stalled(
             "InvalidSpec", f"{path}: expected a list of trust policies in JSON ({_short(error)})"
         ) from None
