@@ -110,7 +110,7 @@ def _verified(view: View) -> Told:
         return status, target.reason, f"{sentence(target.message)} {view.what_serves}"
     if target.refusal is not None:
         reason, message = target.refusal
-        return "False", reason, f"{sentence(message)} {view.what_serves}"
+        return "False", reason, f"{target.digest[:19]} is refused: {sentence(message)} {view.what_serves}"
     release = f"version {target.release.version}" if target.release.version else "the artifact"
     vouched = ", ".join(target.verified_by) or "nobody: the policies that match only warn"
     message = f"{capital(release)} ({target.digest[:19]}) is vouched for by {vouched}."
