@@ -3,23 +3,22 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-Advance = Callable[[object, int], None]
-"""Takes what moved (not shown) and by how many bytes."""
+if TYPE_CHECKING:
+    from edgemodel.artifact.manifest import Descriptor
+
+Advance = Callable[["Descriptor", int], None]
+"""Takes a blob and how many more bytes of it moved."""
 
 
-def _nothing(_what: object, _count: int) -> None:
+def _nothing(_what: "Descriptor", _count: int) -> None:
     return
 
 
 @contextmanager
-def bar(title: str, total: int | None = None) -> Iterator[Advance]:
-    """Show a bar while the block runs.
-
-    Args:
-        title: what is going on.
-        total: bytes in all, when that is known beforehand.
-    """
+def bar(title: str) -> Iterator[Advance]:
+    """Show a bar while the block runs; it fills up as the blobs that were heard of do."""
     if not sys.stderr.isatty():
         yield _nothing
         return
@@ -31,5 +30,11 @@ def bar(title: str, total: int | None = None) -> Iterator[Advance]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda _what, count: progress.advance(task, count)
+        task = progress.add_task(title, total=None)
+        sizes: dict[str, int] = {}
+
+        def advance(what: "Descriptor", count: int) -> None:
+            sizes[what.digest] = what.size
+            progress.update(task, total=sum(sizes.values()), advance=count)
+
+        yield advance

@@ -131,7 +131,7 @@ async def _push(
     from edgemodel.artifact.signature import sign_bundle
 
     async with options.registry(arguments, reference) as registry:
-        with progress.bar("pushing", prepared.size) as advance:
+        with progress.bar("pushing") as advance:
             pinned = await upload(registry, reference, prepared, advance)
         signature = None
         if key is not None:

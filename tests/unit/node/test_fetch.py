@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import sys
 from base64 import b64encode
 from pathlib import Path
 
@@ -194,3 +196,29 @@ def test_a_long_message_still_is_one_json_object(tmp_path):
 def test_where_there_is_no_termination_log_none_is_made(tmp_path):
     report(Transient("DiskFull", "x"), tmp_path / "log")
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.process
+@pytest.mark.timeout(20)
+async def test_a_process_that_is_killed_leaves_nothing_that_harms(pod, simulator):
+    weights = random.Random(6).randbytes(4 << 20)
+    published = publish(simulator, {"model.onnx": b"graph", "weights/model.data": weights})
+    layer = published.manifest.layers[1].digest
+    simulator.fault("GET", layer, stall=3 << 20)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "edgemodel", "node", "fetch", "--reference", str(published.pinned)),
+        *("--config-dir", str(pod.config), "--output", str(pod.models), "--termination-log", str(pod.log)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(15):
+        while not any(path.stat().st_size > 1 << 20 for path in pod.models.rglob("*.partial")):  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.02)
+    process.kill()
+    await process.wait()
+    assert not (pod.models / "model.json").exists()
+    assert await pod.fetch(published.pinned) == 0
+    assert (pod.models / "weights" / "model.data").read_bytes() == weights
+    assert (
+        int(simulator.seen("GET", layer)[-1].headers["range"].removeprefix("bytes=").removesuffix("-"))
+        > 1 << 20
+    )
