@@ -293,7 +293,7 @@ class RegistrySimulator:
         found = []
         for name, (media_type, content) in self.manifests.get(repository, {}).items():
             document = json.loads(content)
-            if document.get("subject", {}).get("digest") == digest:
+            if isinstance(document, dict) and document.get("subject", {}).get("digest") == digest:
                 kind = document.get("artifactType") or document["config"]["mediaType"]
                 found.append(
                     {"mediaType": media_type, "digest": name, "size": len(content), "artifactType": kind}
