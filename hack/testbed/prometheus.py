@@ -1,4 +1,8 @@
-"""A real Prometheus that scrapes the operator and every inference pod of a testbed, found through the Kubernetes API."""
+"""A real Prometheus that scrapes the operator and every inference pod of a testbed.
+
+Debian's Prometheus is built without Kubernetes discovery, so the pods are looked up here and written to a target file,
+with the labels that a ServiceMonitor would give them.
+"""
 
 import json
 import signal
@@ -30,26 +34,10 @@ class Prometheus:
             "job_name": "edgemodel",
             "scrape_interval": "1s",
             "honor_labels": True,  # the operator's metrics carry the model's own namespace
-            "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": str(self._bed.kube.kubeconfig)}],
-            "relabel_configs": [
-                {
-                    "source_labels": [
-                        "__meta_kubernetes_pod_label_app_kubernetes_io_managed_by",
-                        "__meta_kubernetes_pod_label_app_kubernetes_io_name",
-                    ],
-                    "regex": "edgemodel-operator;.*|[^;]*;edgemodel",
-                    "action": "keep",
-                },
-                {
-                    "source_labels": ["__meta_kubernetes_pod_container_port_name"],
-                    "regex": "http|metrics",
-                    "action": "keep",
-                },
-                {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Running", "action": "keep"},
-                {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-                {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-            ],
+            "file_sd_configs": [{"files": [str(root / "targets.json")], "refresh_interval": "1s"}],
         }
+        self._targets = root / "targets.json"
+        self.find_targets()
         (root / "prometheus.yml").write_text(json.dumps({"scrape_configs": [job]}))
         self._log = (root / "log").open("w")
         self._process = subprocess.Popen(
@@ -63,7 +51,12 @@ class Prometheus:
             stderr=subprocess.STDOUT,
         )
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=10)
-        until(self._ready, "Prometheus to be ready", timeout=30)
+        try:
+            until(self._ready, "Prometheus to be ready", timeout=30)
+        except BaseException as error:
+            error.add_note((root / "log").read_text()[-2000:])
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,8 +72,32 @@ class Prometheus:
         except httpx.TransportError:
             return False
 
+    def find_targets(self) -> None:
+        """Write down the pods of the operator and of all models as they are now."""
+        found = []
+        for selector in (
+            "app.kubernetes.io/managed-by=edgemodel-operator",
+            "app.kubernetes.io/name=edgemodel",
+        ):
+            pods = json.loads(self._bed.kube("get", "pods", "-A", "-l", selector, "-o", "json"))["items"]
+            for pod in pods:
+                ports = [port for one in pod["spec"]["containers"] for port in one.get("ports", ())]
+                labels = {"namespace": pod["metadata"]["namespace"], "pod": pod["metadata"]["name"]}
+                address = pod["status"].get("podIP")
+                if pod["status"]["phase"] == "Running" and address:
+                    found += [
+                        {"targets": [f"{address}:{port['containerPort']}"], "labels": labels}
+                        for port in ports
+                        if port.get("name") == "http"
+                    ]
+        # Renamed into place: Prometheus reads the file whenever it changes.
+        new = self._targets.with_suffix(".new")
+        new.write_text(json.dumps(found))
+        new.replace(self._targets)
+
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the series of an instant query whose values are numbers."""
+        self.find_targets()
         answer = self._client.get("/api/v1/query", params={"query": expression}).json()
         assert answer["status"] == "success", answer
         series: list[dict[str, Any]] = answer["data"]["result"]
