@@ -68,6 +68,7 @@ def run() -> bool:
 
         bed.kube.until(settled, "all of them to be reconciled", timeout=300)
         report.notes["seconds_to_reconcile_all"] = round(time.monotonic() - began, 1)
+        assert bed.audit_log is not None
         quiet_from = time.time() + 15
         time.sleep(15 + SECONDS)
         report.add(

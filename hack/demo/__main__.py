@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from testbed.installation import Testbed, existing, start
 
 from testbed import magika_model
+from testbed.installation import Testbed, existing, start
 from testbed.load import Load
 from testbed.publisher import Publisher
 

@@ -194,7 +194,7 @@ def start(name: str, *, keep: bool = False, audit: bool = False, step: Step = qu
             run(CLUSTER, "down", "--name", name)  # one left by a run that was killed
             stack.callback(run, CLUSTER, "down", "--name", name, check=False)
         with step("Start Kubernetes on this machine (the first time its binary is built, some 6 minutes)"):
-            up = [CLUSTER, "up", "--name", name, *(["--audit"] if audit else [])]
+            up = [str(CLUSTER), "up", "--name", name, *(["--audit"] if audit else [])]
             subprocess.run(up, check=True, stdout=None if step is not quiet else subprocess.DEVNULL)
             status = json.loads(run(CLUSTER, "status", "--name", name, "--output", "json").stdout)
         with step("Build the images and load them into the node"):

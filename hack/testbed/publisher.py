@@ -51,7 +51,7 @@ class Publisher:
     ) -> str:
         """Push ``model`` under ``reference`` (repository:tag), sign it if a key is given, and return its digest."""
         command = [
-            EDGEMODEL,
+            str(EDGEMODEL),
             "publish",
             *(str(path) for path in (model, *extra)),
             "--to",
