@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,42 @@ from tests.control_plane.conftest import Start
 from tests.control_plane.fake_kubelet import FakeKubelet
 from tests.control_plane.site import Site
 from tests.control_plane.waiting import until
+
+MUCH: dict[str, Any] = {
+    "replicas": 2,
+    "pollInterval": "1m30s",
+    "pullSecrets": [{"name": "pull"}],
+    "modelFile": "model.onnx",
+    "server": {
+        "resources": {
+            "requests": {"cpu": "1000m", "memory": "1024Mi"},
+            "limits": {"cpu": 2, "memory": "2Gi"},
+        },
+        "threads": 2,
+        "extraEnv": [
+            {"name": "PLAIN", "value": "1"},
+            {"name": "FROM", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+    },
+    "podTemplate": {
+        "labels": {"team": "edge"},
+        "annotations": {"note": "yes"},
+        "nodeSelector": {"kubernetes.io/arch": "arm64"},
+        "tolerations": [
+            {"key": "edge", "operator": "Exists"},
+            {"key": "gpu", "value": "no", "effect": "NoSchedule"},
+        ],
+        "affinity": {
+            "podAntiAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname"}}
+                ]
+            }
+        },
+    },
+    "rollout": {"progressDeadline": "5m"},
+}
+"""A spec with everything in it: what the API server defaults, orders or rewrites must not look like drift."""
 
 
 @pytest.mark.parametrize("after", ["deployment", "service", "candidate"])
@@ -43,7 +80,8 @@ async def test_a_restart_over_a_settled_world_writes_nothing(
 ) -> None:
     digest = site.publish("1.0.0")
     await site.policy()
-    await site.apply(replicas=2)
+    await site.pull_secret("pull", "edge", "password")
+    await site.apply(**MUCH)
     async with start() as operator:
         await site.serves(digest)
         await until(lambda: two_answer(site), "both pods answer")

@@ -112,7 +112,7 @@ class ApiServerSimulator:
         return self._answer(seen)
 
     def _answer(self, seen: Seen) -> web.Response:
-        path = seen.path.removesuffix("/status") if seen.path.count("/") > 6 else seen.path
+        path = seen.path.removesuffix("/status")
         match seen.method:
             case "GET" if path in self.objects:
                 return web.json_response(self.objects[path])

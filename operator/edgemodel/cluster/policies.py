@@ -66,8 +66,19 @@ async def read_policies(api: ApiServer) -> tuple[ReadPolicy, ...]:
 
 
 async def read_policy(api: ApiServer, manifest: Object) -> ReadPolicy:
-    """Make a policy of one live ModelTrustPolicy and the Secrets it names."""
-    resource = ModelTrustPolicy.model_validate(manifest)
+    """Make a policy of one live ModelTrustPolicy and the Secrets it names.
+
+    Raises:
+        Stalled: ``InvalidSpec``; it is not one this version can read.
+        Transient: the API server failed.
+    """
+    try:
+        resource = ModelTrustPolicy.model_validate(manifest)
+    except ValidationError as error:
+        # The CRD refuses such objects, so this one is older, or newer: what it asks for is unknown, so nothing is judged.
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = f"{manifest['metadata']['name']} field {'.'.join(str(part) for part in first['loc'])}"
+        raise Stalled("InvalidSpec", f"ModelTrustPolicy {where}: {first['msg']}") from error
     keys = {}
     for authority in resource.spec.authorities:
         if authority.public_key_secret is not None:

@@ -78,7 +78,8 @@ def settings() -> kopf.OperatorSettings:
     ours.watching.chunk_size = 250
     ours.networking.request_timeout = 15
     ours.networking.connect_timeout = 5
-    ours.networking.error_backoffs = (1, 2, 4)
+    # Only watches make requests, so a long retry holds up nothing; a restarting API server answers 503 and 403 for a while.
+    ours.networking.error_backoffs = (1, 2, 4, 8, 15)
     ours.networking.trust_env = False
     ours.queueing.idle_timeout = 1.0
     ours.queueing.exit_timeout = 1.0
