@@ -64,6 +64,10 @@ class Store:
             hasher = hash_file(path)
         except FileNotFoundError:
             return False
+        except OSError:
+            # A bad sector under it, for one: what cannot be read is not here.
+            path.unlink()
+            return False
         if (hasher.digest(), hasher.size) == (descriptor.digest, descriptor.size):
             return True
         path.unlink(missing_ok=True)
@@ -92,12 +96,13 @@ class Store:
             await asyncio.to_thread(self._blobs.mkdir, parents=True, exist_ok=True)
             handle = await self._lock(descriptor.digest)
         with BlobWriter(self, descriptor, handle) as writer:
-            if await asyncio.to_thread(self.intact, descriptor):
-                writer.discard()
-                yield None
-                return
-            await asyncio.to_thread(writer.resume)
-            yield writer
+            with disk_errors(self.root, descriptor.size):
+                whole = await asyncio.to_thread(self.intact, descriptor)
+                if whole:
+                    writer.discard()
+                else:
+                    await asyncio.to_thread(writer.resume)
+            yield None if whole else writer
 
     async def _lock(self, digest: Digest) -> int:
         partial = _partial(self.path(digest))

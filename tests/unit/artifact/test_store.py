@@ -186,6 +186,14 @@ def test_a_symbolic_link_in_place_of_the_partial_file_is_not_followed(store, tmp
     assert target.read_text() == "keep"
 
 
+async def test_what_cannot_be_read_or_written_is_a_typed_error(store, registry, simulator):
+    store.path(BLOB.digest).mkdir(parents=True)
+    with pytest.raises(Transient) as caught:
+        await fetch(registry, at(simulator), BLOB, store)
+    assert caught.value.reason == "TransferFailed"
+    assert str(store.root) in caught.value.message
+
+
 async def test_links_share_one_copy_and_replace_what_was_there(store, registry, simulator, tmp_path):
     await fetch(registry, at(simulator), BLOB, store)
     target = store.root / "models" / "m" / "sub" / "model.onnx"
