@@ -9,6 +9,7 @@ REFUSED = 3
 STALLED = 4
 TRANSIENT = 5
 INTERRUPTED = 130
+TERMINATED = 143
 
 MEANINGS = {
     OK: "done",
@@ -18,6 +19,7 @@ MEANINGS = {
     STALLED: "a person must act: a wrong reference, key, file or setting",
     TRANSIENT: "network, registry or disk failed; the same command may succeed later",
     INTERRUPTED: "stopped by Ctrl-C",
+    TERMINATED: "stopped by SIGTERM; the same command goes on where it was",
 }
 
 

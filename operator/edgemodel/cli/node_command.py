@@ -3,12 +3,18 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgemodel.cli import command, exit_codes, output
 from edgemodel.cli.command import Commands
 from edgemodel.errors import EdgeModelError
+
+if TYPE_CHECKING:
+    from edgemodel.artifact.pull import PulledModel
 
 
 def add(commands: Commands) -> None:
@@ -54,24 +60,15 @@ edgemodel node fetch --reference registry.example.com/models/detector@sha256:…
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
-    from edgemodel.artifact.reference import Reference
-    from edgemodel.node.fetch import fetch, report
+    from edgemodel.node.fetch import report
 
     try:
-        model = asyncio.run(
-            fetch(
-                Reference.parse(arguments.reference),
-                arguments.folder,
-                config=arguments.config_dir,
-                secrets=arguments.secrets_dir,
-                name=arguments.name,
-                version=arguments.version,
-                model_file=arguments.model_file,
-            )
-        )
+        model = asyncio.run(_fetch(arguments))
     except EdgeModelError as error:
         print(report(error, arguments.termination_log), file=sys.stderr)
         return exit_codes.of(error)
+    except asyncio.CancelledError:
+        return exit_codes.TERMINATED
     output.fields(
         [
             ("fetched", model.reference),
@@ -81,3 +78,22 @@ def run(arguments: argparse.Namespace) -> int:
         ]
     )
     return exit_codes.OK
+
+
+async def _fetch(arguments: argparse.Namespace) -> "PulledModel":
+    from edgemodel.artifact.reference import Reference
+    from edgemodel.node.fetch import fetch
+
+    task = asyncio.current_task()
+    if task is not None and threading.current_thread() is threading.main_thread():
+        # As process 1 of a container SIGTERM does nothing by itself: the pod would hang until it is killed.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await fetch(
+        Reference.parse(arguments.reference),
+        arguments.folder,
+        config=arguments.config_dir,
+        secrets=arguments.secrets_dir,
+        name=arguments.name,
+        version=arguments.version,
+        model_file=arguments.model_file,
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import signal
 import sys
 from base64 import b64encode
 from pathlib import Path
@@ -200,7 +201,8 @@ def test_where_there_is_no_termination_log_none_is_made(tmp_path):
 
 @pytest.mark.process
 @pytest.mark.timeout(20)
-async def test_a_process_that_is_killed_leaves_nothing_that_harms(pod, simulator):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+async def test_a_process_that_is_stopped_leaves_nothing_that_harms(pod, simulator, sent, code):
     weights = random.Random(6).randbytes(4 << 20)
     published = publish(simulator, {"model.onnx": b"graph", "weights/model.data": weights})
     layer = published.manifest.layers[1].digest
@@ -213,8 +215,9 @@ async def test_a_process_that_is_killed_leaves_nothing_that_harms(pod, simulator
     async with asyncio.timeout(15):
         while not any(path.stat().st_size > 1 << 20 for path in pod.models.rglob("*.partial")):  # noqa: ASYNC110 - a file
             await asyncio.sleep(0.02)
-    process.kill()
-    await process.wait()
+    process.send_signal(sent)
+    async with asyncio.timeout(5):
+        assert await process.wait() == code
     assert not (pod.models / "model.json").exists()
     assert await pod.fetch(published.pinned) == 0
     assert (pod.models / "weights" / "model.data").read_bytes() == weights
