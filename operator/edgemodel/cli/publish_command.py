@@ -91,6 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
             collect(arguments.files), release, Path(folder), external=not arguments.keep_weights_inside
         )
         signature = asyncio.run(_push(arguments, reference, prepared, key, moment))
+    if not f"/{reference.repository}".endswith(f"/{release.name}"):
+        output.note(
+            f"Clusters will refuse it: it is named {release.name}, and {reference.repository} does not end so (WrongModel)."
+        )
     pinned = reference.pinned(prepared.digest)
     if arguments.output == "json":
         output.document(

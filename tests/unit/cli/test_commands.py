@@ -88,6 +88,18 @@ async def test_publishing_twice_gives_the_same_digest(run, simulator, published,
     assert json.loads(done.out)["signature"] is None
 
 
+async def test_a_name_that_no_cluster_will_take_is_remarked_upon(run, simulator, model, keys):
+    reference = f"{simulator.host}/models/detector:1"
+    done = await run(
+        "publish", model, "--to", reference, "--name", "classifier", "--key", keys.private, PLAIN
+    )
+    assert done.code == 0
+    assert "WrongModel" in done.err
+    done = await run("verify", reference, "--key", keys.public, PLAIN)
+    assert done.code == exit_codes.REFUSED
+    assert "WrongModel" in done.err
+
+
 async def test_source_date_epoch_is_the_creation_time(run, simulator, model, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
     reference = f"{simulator.host}/models/detector:1"
