@@ -6,7 +6,7 @@ No node, no kubelet, no container: whether the operator's writes are what a real
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kubeconfig() -> Path:
-    return own_cluster.kubeconfig()
+def kubeconfig() -> Iterator[Path]:
+    with own_cluster.kubeconfig() as path:
+        yield path
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Starts the control plane that these tests run against, and refuses every other cluster."""
 
-import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -14,28 +15,32 @@ class ForeignClusterError(RuntimeError):
     """The tests were pointed at a cluster that is not theirs."""
 
 
-def kubeconfig() -> Path:
-    """Return the kubeconfig of a running control plane: ours, started when needed, or ``$EDGEMODEL_TEST_KUBECONFIG``.
+@contextmanager
+def kubeconfig() -> Iterator[Path]:
+    """Yield the kubeconfig of a running control plane; one that was not running is taken down again.
 
     Raises:
         ForeignClusterError: its context is not one of ``hack/cluster``'s.
     """
-    named = os.environ.get("EDGEMODEL_TEST_KUBECONFIG")
-    if named:
-        path = Path(named)
-    else:
-        cluster = ROOT / "hack/cluster/cluster"
-        subprocess.run(
-            [cluster, "up", "--control-plane-only", "--audit", "--name", NAME],
-            check=True,
-            capture_output=True,
-        )
-        found = subprocess.run(
-            [cluster, "kubeconfig", "--name", NAME], check=True, capture_output=True, text=True
-        )
-        path = Path(found.stdout.strip())
-    check_ours(path)
-    return path
+    ran = _cluster("status", check=False).returncode == 0
+    if not ran:
+        _cluster("up", "--control-plane-only", "--audit")
+    try:
+        path = Path(_cluster("kubeconfig").stdout.strip())
+        check_ours(path)
+        yield path
+    finally:
+        if not ran:
+            _cluster("down")
+
+
+def _cluster(command: str, *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [ROOT / "hack/cluster/cluster", command, *flags, "--name", NAME], capture_output=True, text=True
+    )
+    if check and done.returncode:
+        raise RuntimeError(f"cluster {command} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done
 
 
 def check_ours(path: Path) -> None:

@@ -36,9 +36,9 @@ from edgemodel.reconcile.observed import Judged, Unresolved
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
-"""Seconds that a pass waits for a look; after that it goes on with what is known, and comes back when the
-look ends.
-"""
+"""Seconds that a pass waits for the first look; then it goes on without, and comes back when the look ends."""
+LATER_PATIENCE = 1.0
+"""Seconds that a pass waits for a later look: it has an answer, if an old one, and dead registries hold up no worker."""
 LOOKS_PER_REGISTRY = 4
 """Looks that may ask one registry at the same time: a dead one must not hold up the others."""
 
@@ -194,7 +194,9 @@ class ArtifactCache:
         task = look.task
         if task is None:
             return
-        done, _ = await asyncio.wait({task}, timeout=self._patience)
+        answered = look.found is not None or look.failure is not None
+        patience = min(self._patience, LATER_PATIENCE) if answered else self._patience
+        done, _ = await asyncio.wait({task}, timeout=patience)
         if done:
             task.result()
         else:

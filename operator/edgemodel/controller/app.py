@@ -120,12 +120,13 @@ class Operator:
         acquiring = asyncio.ensure_future(election.acquire())
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({acquiring, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        led = acquiring.done() and acquiring.exception() is None
+        led = acquiring.done()
         for task in (acquiring, stopping):
             task.cancel()
         await asyncio.gather(acquiring, stopping, return_exceptions=True)
         if not led:
             return False
+        acquiring.result()
         log.info("leading")
         self._spawn("leadership", election.hold())
         return True
