@@ -56,24 +56,26 @@ class Gatherer:
         self._monitors_until = float("-inf")
 
     async def gather(self, namespace: str, name: str) -> Observed | None:
-        """Return what one decision needs; None when the EdgeModel is gone or going.
+        """Return what one decision needs; None when the EdgeModel, or its namespace, is gone or going.
 
         Raises:
             Transient: the API server failed.
             Stalled: the EdgeModel is not one this version can read.
         """
         manifest = await self._api.get(EDGE_MODEL, namespace, name)
-        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+        if manifest is None or _going(manifest):
             return None
         model = read_model(manifest)
         monitors = await self._service_monitors()
-        policies, labels, secrets, pods, children = await asyncio.gather(
+        policies, space, secrets, pods, children = await asyncio.gather(
             read_policies(self._api),
-            namespace_labels(self._api, namespace),
+            self._api.get(NAMESPACE, None, namespace),
             read_pull_secrets(self._api, model),
             self._api.list(POD, namespace, labels={LABEL_MODEL: name}),
             self._children(namespace, name, monitors=monitors),
         )
+        if space is None or _going(space):
+            return None  # nothing can be made in it any more, and what is there goes by itself
         owned = tuple(child for child in children if _owned(child, model))
         observed = Observed(
             model=model,
@@ -83,6 +85,7 @@ class Gatherer:
             pods=pods,
             service_monitors=monitors,
         )
+        labels = space["metadata"].get("labels") or {}
         return await self._with_artifacts(observed, policies, labels, secrets)
 
     async def claim(self, observed: Observed, wanted: Iterable[Mapping[str, Any]]) -> Observed:
@@ -175,11 +178,8 @@ def read_model(manifest: Object) -> EdgeModel:
         raise Stalled("InvalidSpec", f"EdgeModel field {where}: {first['msg']}") from error
 
 
-async def namespace_labels(api: ApiServer, namespace: str) -> Mapping[str, str]:
-    """Return a namespace's labels, for policies that select by them; empty when it is going."""
-    found = await api.get(NAMESPACE, None, namespace)
-    labels: Mapping[str, str] = ((found or {}).get("metadata") or {}).get("labels") or {}
-    return labels
+def _going(live: LiveObject) -> bool:
+    return bool(live["metadata"].get("deletionTimestamp"))
 
 
 def _slots(model: EdgeModel) -> Iterable[Reference]:

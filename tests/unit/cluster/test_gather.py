@@ -87,6 +87,13 @@ async def test_a_model_that_is_gone_or_going_is_nothing(world: World) -> None:
     assert await world.gatherer.gather("vision", "detector") is None
 
 
+async def test_in_a_namespace_that_is_going_nothing_is_made_any_more(world: World) -> None:
+    world.server.objects["/api/v1/namespaces/vision"]["metadata"]["deletionTimestamp"] = (
+        "2026-01-01T00:00:00Z"
+    )
+    assert await world.gatherer.gather("vision", "detector") is None
+
+
 async def test_all_that_bears_on_a_decision_is_there(world: World) -> None:
     world.policy()
     world.child("/apis/apps/v1/namespaces/vision/deployments/detector-1", "Deployment")
