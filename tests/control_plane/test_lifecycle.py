@@ -162,7 +162,8 @@ async def test_children_go_with_their_model_and_no_finalizer_holds_it(
         kinds = (DEPLOYMENT, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, POD)
         return not any([await site.children(kind) for kind in kinds])
 
-    await until(all_gone, "children are garbage-collected")
+    # On a fresh cluster the garbage collector learns of our kinds only at its next discovery, every 30 s.
+    await until(all_gone, "children are garbage-collected", seconds=75)
 
     async def metrics_gone() -> bool:
         text = (await running.get("/metrics")).text
