@@ -127,16 +127,6 @@ class Testbed:
 
         until(ready, "the operator to be ready", timeout=90)
 
-    def reconciles(self) -> float:
-        """Return how many passes the operator has made, from its metrics."""
-        (pod,) = [pod for pod in self.operator_pods() if pod["status"].get("podIP")]
-        text = httpx.get(f"http://{pod['status']['podIP']}:8081/metrics", timeout=10).text
-        return sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in text.splitlines()
-            if line.startswith("edgemodel_reconcile_total{")
-        )
-
     def describe(self, namespace: str) -> str:
         """Return what a person would look at when something in a namespace is wrong."""
         told = [

@@ -30,6 +30,8 @@ class Publisher:
 
     folder: Path
     registry: str
+    flags: tuple[str, ...] = ("--plain-http",)
+    """How the registry is reached."""
 
     def key(self, name: str = "site") -> Key:
         """Return the key pair of that name; made on first use."""
@@ -57,7 +59,7 @@ class Publisher:
             "--to",
             f"{self.registry}/{reference}",
         ]
-        command += ["--plain-http", "--output", "json", "--version", version]
+        command += [*self.flags, "--output", "json", "--version", version]
         command += ["--sequence", str(sequence)] if sequence is not None else []
         command += ["--key", str(key.private)] if key else []
         done = run(*command, *more, env=PASSWORD)
@@ -66,11 +68,5 @@ class Publisher:
     def sign(self, reference: str, key: Key) -> None:
         """Sign what is already there; ``reference`` is repository:tag or repository@sha256:…."""
         run(
-            EDGEMODEL,
-            "sign",
-            f"{self.registry}/{reference}",
-            "--key",
-            key.private,
-            "--plain-http",
-            env=PASSWORD,
+            EDGEMODEL, "sign", f"{self.registry}/{reference}", "--key", key.private, *self.flags, env=PASSWORD
         )

@@ -3,7 +3,10 @@
 ``KEEP=1`` leaves the cluster for the next run.
 """
 
+import itertools
 import os
+import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +18,9 @@ from testbed import magika_model
 from testbed.installation import Testbed, start
 from testbed.kube import Kube
 from testbed.publisher import Key, Publisher
+
+# Namespaces of an earlier run on a cluster that was kept may still be going.
+_numbers = itertools.count(int(time.time()) % 100_000 * 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -155,10 +161,8 @@ def make_site(
 
 @pytest.fixture
 def site(make_site: Callable[[str], Site], request: pytest.FixtureRequest) -> Site:
-    name = (
-        request.node.name.removeprefix("test_").replace("_", "-").replace("[", "-").replace("]", "").lower()
-    )
-    return make_site(f"t-{name[:40].strip('-')}")
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    return make_site(f"t{next(_numbers)}-{words[:40].strip('-')}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ from tests.e2e.conftest import Site
         ({"replicas": -1}, "spec.replicas"),
         ({"pollInterval": "soon"}, "spec.pollInterval"),
         ({"rollout": {"strategy": "Yolo"}}, "spec.rollout.strategy"),
-        ({"pullSecrets": [{"nmae": "x"}]}, "nmae"),
+        ({"server": {"imgae": "x"}}, "imgae"),
         ({"replcas": 2}, "replcas"),
     ],
 )

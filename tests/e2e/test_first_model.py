@@ -55,6 +55,5 @@ def test_a_new_version_under_the_same_tag_takes_over_without_a_failed_request(si
             lambda: not site.kube.list("pods", site.namespace, old_pods), "the old pods to be gone"
         )
     assert load.failures == []
-    assert sum(load.answers.values()) > 1000
     last = site.status()["slots"]["lastGood"]
     assert last["version"] == "v1"

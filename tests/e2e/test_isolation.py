@@ -1,8 +1,12 @@
 """Two EdgeModels of one name in two namespaces never see each other's artifacts or secrets."""
 
+import base64
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from testbed import magika_model
+from testbed.publisher import Publisher
 from tests.e2e.conftest import Site
 
 
@@ -21,9 +25,10 @@ def test_same_name_two_namespaces(make_site: Callable[[str], Site]) -> None:
     assert south.status()["highestSequence"] == 9
 
 
-def test_a_secret_of_another_namespace_is_not_used(make_site: Callable[[str], Site]) -> None:
+def test_a_secret_of_another_namespace_is_not_used(make_site: Callable[[str], Site], tmp_path: Path) -> None:
     owner, other = make_site("t-secret-owner"), make_site("t-secret-other")
     private = owner.bed.private_registry
+    assert private is not None
     owner.kube(
         "create",
         "secret",
@@ -35,7 +40,15 @@ def test_a_secret_of_another_namespace_is_not_used(make_site: Callable[[str], Si
         f"--docker-username={private.username}",
         f"--docker-password={private.password}",
     )
-    digest = private.publish(owner)
+    credentials = base64.b64encode(f"{private.username}:{private.password}".encode()).decode()
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"auths": {private.host: {"auth": credentials}}}))
+    publisher = Publisher(
+        tmp_path, private.host, ("--ca-file", str(private.ca), "--docker-config", str(config))
+    )
+    digest = publisher.publish(
+        magika_model.release("v1"), f"{owner.namespace}/detector:stable", version="v1", key=owner.key
+    )
     owner.policy(match={"images": [f"{private.host}/{owner.namespace}/**"]})
     image = f"{private.host}/{owner.namespace}/detector:stable"
     owner.apply(image=image, pullSecrets=[{"name": "pull"}])

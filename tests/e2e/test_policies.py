@@ -2,6 +2,8 @@
 
 from tests.e2e.conftest import Site
 
+GARBLED = "-----BEGIN PUBLIC KEY-----\nbm90IGEga2V5\n-----END PUBLIC KEY-----\n"
+
 
 def test_a_policy_added_later_lets_the_model_in(site: Site) -> None:
     digest = site.publish("v1")
@@ -68,7 +70,12 @@ def test_a_key_that_cannot_be_read_is_named(site: Site) -> None:
             "metadata": {"name": f"{site.namespace}-broken"},
             "spec": {
                 "match": {"images": [f"{site.bed.registry}/{site.namespace}/**"]},
-                "authorities": [{"name": "garbled", "publicKey": "not a key"}],
+                "authorities": [
+                    {
+                        "name": "garbled",
+                        "publicKey": GARBLED,
+                    }
+                ],
             },
         }
     )
