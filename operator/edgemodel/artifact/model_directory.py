@@ -13,6 +13,7 @@ the inference server is docs/reference/model-directory.md. Leaves to others: wha
 import json
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,9 +110,9 @@ def described(directory: Path) -> Digest | None:
 
 
 def holds(directory: Path, files: Sequence[ModelFile]) -> bool:
-    """Say whether a directory has every one of these raw files with the right bytes. Reads all of them: blocks."""
+    """Say whether a directory has these raw files with the right bytes, and nothing else. Reads all of them: blocks."""
     try:
-        return all(
+        return _present(directory) == {file.path for file in files} and all(
             file.packing == "raw"
             and (found := hash_file(directory / file.path)).digest() == file.descriptor.digest
             and found.size == file.descriptor.size
@@ -119,6 +120,23 @@ def holds(directory: Path, files: Sequence[ModelFile]) -> bool:
         )
     except OSError:
         return False
+
+
+def _present(directory: Path) -> set[str] | None:
+    """Return the paths of the files in a directory but for delivery's own; None when there is a link or the like."""
+    found: set[str] = set()
+    for folder, folders, names in os.walk(directory):
+        here = Path(folder)
+        if here == directory:
+            folders[:] = [name for name in folders if name != PRIVATE]
+            names = [name for name in names if name != MODEL_JSON]
+        for path in (here / name for name in (*folders, *names)):
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                found.add(path.relative_to(directory).as_posix())
+            elif not stat.S_ISDIR(mode):
+                return None
+    return found
 
 
 def clear(directory: Path) -> None:
@@ -167,7 +185,9 @@ def finish(directory: Path, description: Description, *, durable: bool) -> None:
                 sync_directory(Path(folder))
         temporary = directory / PRIVATE / MODEL_JSON
         temporary.parent.mkdir(exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        # What a crash left is read-only and could not be written by who is not root; and nothing is followed.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(description.to_json())
             file.flush()
             if durable:

@@ -22,6 +22,7 @@ import fcntl
 import os
 import stat
 import threading
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from edgemodel.errors import Refused, Transient
 
 READ_BYTES = 1 << 20
 _LOCK_POLL = 0.05  # seconds; flock cannot be awaited
+_BLOB_MODE = 0o444
 
 
 class Store:
@@ -62,6 +64,8 @@ class Store:
         path = self.path(descriptor.digest)
         try:
             hasher = hash_file(path)
+            if stat.S_IMODE(path.stat().st_mode) != _BLOB_MODE:
+                path.chmod(_BLOB_MODE)  # adopted, or a crash came between its name and its mode
         except FileNotFoundError:
             return False
         except OSError:
@@ -132,8 +136,8 @@ class Store:
         """
         with disk_errors(self.root, 0):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(target.name + ".new")
-            temporary.unlink(missing_ok=True)
+            # Not beside the target: whatever name it had there, the artifact may have a file of that name.
+            temporary = self._blobs / f"{descriptor.digest.hex}.{uuid.uuid4().hex}.link"
             os.link(self.path(descriptor.digest), temporary)
             temporary.replace(target)
             # rename(2) does nothing when both names are the same file already.
@@ -240,10 +244,11 @@ class BlobWriter:
                 "bytes; thrown away. The registry, or something on the way, changed the content",
             )
         with self._using(), disk_errors(self._store.root, 0):
-            os.fchmod(self._handle, 0o444)
             if self._store.durable:
                 os.fsync(self._handle)
             _partial(self._path).replace(self._path)
+            # Not before: a partial file that is read-only could never be opened again by who is not root.
+            os.fchmod(self._handle, _BLOB_MODE)
             if self._store.durable:
                 sync_directory(self._path.parent)
         return self._path
@@ -272,7 +277,9 @@ def sync_directory(path: Path) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Return how many bytes this process may still write where ``path`` is."""
+    """Return how many bytes this process may still write where ``path`` is, or would be."""
+    while not path.exists() and path != path.parent:
+        path = path.parent  # a disk that is full can lack room for the folder itself
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
 

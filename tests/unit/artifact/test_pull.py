@@ -167,6 +167,31 @@ async def test_a_file_that_rotted_is_fetched_again_and_only_that_one(simulator, 
     assert asked_for & layers == {published.manifest.layers[2].digest}
 
 
+async def test_what_stands_where_model_json_is_written_is_replaced_and_not_followed(simulator, tmp_path):
+    published = publish(simulator, FILES)
+    await pulled(simulator, published.reference, tmp_path / "m")
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    (tmp_path / "m" / ".edgemodel" / "model.json").symlink_to(precious)
+    await pulled(simulator, published.pinned, tmp_path / "m")
+    assert precious.read_text() == "keep"
+    assert not (tmp_path / "m" / "model.json").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["a file more", "a link to the right bytes"])
+async def test_a_directory_that_holds_something_else_is_not_whole(simulator, tmp_path, kind):
+    published = publish(simulator, FILES)
+    await pulled(simulator, published.reference, tmp_path / "m")
+    if kind == "a file more":
+        (tmp_path / "m" / "weights" / "planted.bin").write_bytes(b"x")
+    else:
+        (tmp_path / "m" / "labels.txt").rename(tmp_path / "elsewhere")
+        (tmp_path / "m" / "labels.txt").symlink_to(tmp_path / "elsewhere")
+    await pulled(simulator, published.pinned, tmp_path / "m")
+    assert contents(tmp_path / "m") == FILES
+    assert not (tmp_path / "m" / "labels.txt").is_symlink()
+
+
 async def test_another_version_replaces_every_file_of_the_old_one(simulator, tmp_path):
     await pulled(simulator, publish(simulator, FILES).reference, tmp_path)
     published = publish(simulator, {"other.onnx": b"new"}, release=dataclasses.replace(RELEASE, sequence=8))

@@ -220,15 +220,46 @@ def killed_before(call: str, monkeypatch):
             yield
 
 
-@pytest.mark.parametrize("call", ["fchmod", "fsync"])
 async def test_death_before_the_rename_leaves_no_blob_and_a_good_beginning(
-    call, store, registry, simulator, monkeypatch
+    store, registry, simulator, monkeypatch
 ):
     async with store.writing(BLOB) as writer:
         writer.write(CONTENT)
-        with killed_before(call, monkeypatch):
+        with killed_before("fsync", monkeypatch):
             writer.commit()
     assert not store.path(BLOB.digest).exists()
+    assert partial(store).stat().st_mode & 0o200, "who is not root could not open it again"
     await fetch(registry, at(simulator), BLOB, store)
     assert store.path(BLOB.digest).read_bytes() == CONTENT
     assert simulator.seen("GET") == [], "everything was here"
+
+
+async def test_death_behind_the_rename_leaves_a_blob_that_is_made_read_only(
+    store, registry, simulator, monkeypatch
+):
+    async with store.writing(BLOB) as writer:
+        writer.write(CONTENT)
+        with killed_before("fchmod", monkeypatch):
+            writer.commit()
+    assert store.path(BLOB.digest).stat().st_mode & 0o777 == 0o600
+    await fetch(registry, at(simulator), BLOB, store)
+    assert store.path(BLOB.digest).stat().st_mode & 0o777 == 0o444
+
+
+async def test_a_link_never_takes_the_place_of_another_file(store, tmp_path):
+    for content in (b"one", b"two"):
+        async with store.writing(described(content)) as writer:
+            writer.write(content)
+            writer.commit()
+    store.link(described(b"one"), tmp_path / "model.new")
+    store.link(described(b"two"), tmp_path / "model")
+    long = "n" * 255
+    store.link(described(b"two"), tmp_path / long)
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert found == {"model.new": b"one", "model": b"two", long: b"two"}
+
+
+def test_a_full_disk_without_room_for_the_folder_is_an_answer(tmp_path):
+    with pytest.raises(Transient) as caught, disk_errors(tmp_path / "not" / "made", 1):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.reason == "DiskFull"
