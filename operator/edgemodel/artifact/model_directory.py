@@ -127,10 +127,9 @@ def _present(directory: Path) -> set[str] | None:
     found: set[str] = set()
     for folder, folders, names in os.walk(directory):
         here = Path(folder)
-        if here == directory:
-            folders[:] = [name for name in folders if name != PRIVATE]
-            names = [name for name in names if name != MODEL_JSON]
-        for path in (here / name for name in (*folders, *names)):
+        own = (PRIVATE, MODEL_JSON) if here == directory else ()
+        folders[:] = [name for name in folders if name not in own]
+        for path in (here / name for name in (*folders, *names) if name not in own):
             mode = path.lstat().st_mode
             if stat.S_ISREG(mode):
                 found.add(path.relative_to(directory).as_posix())
