@@ -97,9 +97,16 @@ class Registry:
         return content
 
     async def blob(
-        self, reference: Reference, descriptor: Descriptor, *, offset: int = 0
+        self, reference: Reference, descriptor: Descriptor, *, offset: int = 0, exact: bool = False
     ) -> AsyncGenerator[bytes, None]:
         """Yield a blob's bytes from ``offset`` to its end.
+
+        Args:
+            reference: which repository.
+            descriptor: of the blob.
+            offset: where to begin.
+            exact: an answer that says it is shorter is a wrong one, not one that broke. Not for large blobs, where a
+                proxy's error page would cost what is here already.
 
         Raises:
             Transient: ``TransferFailed`` when it broke too often or crawls; ``NotFound``; others as ``resolve``.
@@ -114,7 +121,7 @@ class Registry:
                 async with self.session.request(
                     "GET", _target(reference), path, what=what, headers=headers, expect=(200, 206)
                 ) as answer:
-                    skip = _skip(answer, position, descriptor, what)
+                    skip = _skip(answer, position, descriptor, what, exact=exact)
                     async for piece in self._paced(answer, what):
                         if skip >= len(piece):
                             skip -= len(piece)
@@ -161,7 +168,7 @@ class Registry:
                 f"at most {self.limits.small_blob} are read into memory",
             )
         content = bytearray()
-        async for piece in self.blob(reference, descriptor):
+        async for piece in self.blob(reference, descriptor, exact=True):
             content += piece
         if (found := Digest.of(content)) != descriptor.digest:
             raise Refused(
@@ -341,11 +348,11 @@ def _target(reference: Reference, actions: str = "pull") -> Target:
     return Target(reference.registry, reference.repository, actions)
 
 
-def _skip(answer: httpx.Response, position: int, descriptor: Descriptor, what: str) -> int:
+def _skip(answer: httpx.Response, position: int, descriptor: Descriptor, what: str, *, exact: bool) -> int:
     """Return how many bytes of the body come before ``position``: none, or all of them when Range was ignored."""
     length = answer.headers.get("Content-Length", "")
     if answer.status_code == 200:
-        if length.isdigit() and int(length) > descriptor.size:
+        if length.isdigit() and (int(length) > descriptor.size or (exact and int(length) < descriptor.size)):
             raise Refused(
                 "DigestMismatch",
                 f"{what} is {length} bytes long on the registry, its descriptor says {descriptor.size}",

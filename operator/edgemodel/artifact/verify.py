@@ -158,22 +158,37 @@ async def attached(registry: Registry, reference: Reference, content: bytes) -> 
         Transient: the registry failed in a way that leaves open whether there is more.
     """
     assert reference.digest is not None, "signatures are about a digest"
-    budget = _Budget(MAX_EVIDENCE_BYTES)
     referrers = await _listed(registry, reference, reference.digest)
-    opened = [_open(registry, reference, referrer, budget) for referrer in referrers]
-    opened.append(_legacy(registry, reference, reference.digest, budget))
-    found = [item for group in await concurrently(opened, at_once=_AT_ONCE) for item in group]
-    found += await _files(registry, reference, content, budget)
-    return tuple(found)
+    opened = [_open(registry, reference, referrer) for referrer in referrers]
+    opened.append(_legacy(registry, reference, reference.digest))
+    listed = [item for group in await concurrently(opened, at_once=_AT_ONCE) for item in group]
+    wrong = [item for item in listed if isinstance(item, Attachment)]
+    # Real signatures are small: the smallest first, so that none that claims to be large takes their room. The
+    # artifact's own file comes before all that others attached.
+    claims = [*_files(content), *sorted(_claims(listed), key=lambda claim: claim.layer.size)]
+    left, chosen = MAX_EVIDENCE_BYTES, []
+    for claim in claims:
+        if claim.layer.size > left:
+            problem = f"signature {claim.layer.digest}: more than {MAX_EVIDENCE_BYTES} bytes of signatures"
+            wrong.append(Attachment(claim.format, problem=problem))
+            continue
+        left -= claim.layer.size
+        chosen.append(_attachment(registry, reference, claim))
+    found = await concurrently(chosen, at_once=_AT_ONCE)
+    # What cannot be read comes last, as a judgement looks at so many only.
+    return tuple(sorted([*found, *wrong], key=lambda item: bool(item.problem)))
 
 
-@dataclass(slots=True)
-class _Budget:
-    left: int
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A blob that somebody listed as a signature."""
 
-    def take(self, size: int) -> bool:
-        self.left -= size
-        return self.left >= 0
+    layer: Descriptor
+    format: Format
+
+
+def _claims(listed: Sequence[Attachment | _Claim]) -> list[_Claim]:
+    return [item for item in listed if isinstance(item, _Claim)]
 
 
 async def _listed(registry: Registry, reference: Reference, digest: Digest) -> tuple[Descriptor, ...]:
@@ -184,71 +199,54 @@ async def _listed(registry: Registry, reference: Reference, digest: Digest) -> t
         return ()
 
 
-async def _open(
-    registry: Registry, reference: Reference, referrer: Descriptor, budget: _Budget
-) -> list[Attachment]:
+async def _open(registry: Registry, reference: Reference, referrer: Descriptor) -> list[Attachment | _Claim]:
     try:
         manifest = Manifest.parse(await registry.manifest(reference.pinned(referrer.digest)))
     except (Refused, Transient) as error:
         if isinstance(error, Transient) and error.reason != "NotFound":
             raise
         return [Attachment("Bundle", problem=f"referrer {referrer.digest}: {error.message}")]
-    found: list[Attachment] = []
+    found: list[Attachment | _Claim] = []
     for layer in manifest.layers[:MAX_LAYERS]:
         if layer.media_type.startswith(media_types.BUNDLE_PREFIX):
-            found.append(await _attachment(registry, reference, layer, "Bundle", budget))
+            found.append(_Claim(layer, "Bundle"))
         elif layer.media_type == media_types.SIMPLE_SIGNING:
-            found.append(await _attachment(registry, reference, layer, "Legacy", budget))
-        if budget.left < 0:
-            break
+            found.append(_Claim(layer, "Legacy"))
     return found
 
 
-async def _legacy(
-    registry: Registry, reference: Reference, digest: Digest, budget: _Budget
-) -> list[Attachment]:
+async def _legacy(registry: Registry, reference: Reference, digest: Digest) -> list[Attachment | _Claim]:
     try:
         content = await registry.legacy_signatures(reference, digest)
         layers = Manifest.parse(content).layers if content is not None else ()
     except Refused as error:
         return [Attachment("Legacy", problem=error.message)]
     return [
-        await _attachment(registry, reference, layer, "Legacy", budget)
+        _Claim(layer, "Legacy")
         for layer in layers[: registry.limits.referrers]
-        if layer.media_type == media_types.SIMPLE_SIGNING and budget.left >= 0
+        if layer.media_type == media_types.SIMPLE_SIGNING
     ]
 
 
-async def _files(
-    registry: Registry, reference: Reference, content: bytes, budget: _Budget
-) -> list[Attachment]:
+def _files(content: bytes) -> list[_Claim]:
     try:
         files = model_files(Manifest.parse(content))
     except Refused:
         return []  # the judgement says why
     return [
-        await _attachment(registry, reference, file.descriptor, "OpenSSF", budget)
+        _Claim(file.descriptor, "OpenSSF")
         for file in files
         if file.packing == "raw" and file.path == SIGNATURE_FILE
     ]
 
 
-async def _attachment(
-    registry: Registry,
-    reference: Reference,
-    layer: Descriptor,
-    format: Format,  # noqa: A002 - the word of the API
-    budget: _Budget,
-) -> Attachment:
-    if not budget.take(layer.size):
-        return Attachment(
-            format, problem=f"signature {layer.digest}: more than {MAX_EVIDENCE_BYTES} bytes of signatures"
-        )
+async def _attachment(registry: Registry, reference: Reference, claim: _Claim) -> Attachment:
+    layer = claim.layer
     try:
         content = await registry.small_blob(reference, layer)
     except (Refused, Transient) as error:
         if isinstance(error, Transient) and error.reason != "NotFound":
             raise
-        return Attachment(format, problem=f"signature {layer.digest}: {error.message}")
-    signature = layer.annotations.get(media_types.COSIGN_SIGNATURE, "") if format == "Legacy" else ""
-    return Attachment(format, content, signature)
+        return Attachment(claim.format, problem=f"signature {layer.digest}: {error.message}")
+    signature = layer.annotations.get(media_types.COSIGN_SIGNATURE, "") if claim.format == "Legacy" else ""
+    return Attachment(claim.format, content, signature)

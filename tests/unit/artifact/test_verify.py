@@ -14,7 +14,16 @@ from edgemodel.artifact.signature import Kind, SignatureEvidence, Unreadable, si
 from edgemodel.artifact.verify import MAX_EVIDENCE_BYTES, MAX_LAYERS, Examined, examine
 from edgemodel.errors import Refused, Transient
 from tests.simulators.registry import INDEX, RegistrySimulator
-from tests.unit.artifact.artifacts import KEY, OTHER_KEY, POLICY, REPOSITORY, attach, publish, put
+from tests.unit.artifact.artifacts import (
+    KEY,
+    OTHER_KEY,
+    POLICY,
+    REPOSITORY,
+    attach,
+    attach_legacy,
+    publish,
+    put,
+)
 from tests.unit.artifact.registry_client import SHORT, at, client
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -166,6 +175,35 @@ async def test_a_flood_of_bytes_and_layers_is_bounded():
         assert len(simulator.seen("GET", "/blobs/")) <= MAX_EVIDENCE_BYTES // size
     assert len(found.attachments) <= MAX_LAYERS
     assert all(isinstance(item, Unreadable) for item in found.evidence)
+
+
+@pytest.mark.parametrize(
+    ("said", "copies"), [(1 << 50, 1), (4 << 20, MAX_LAYERS), (1000, 1)], ids=["huge", "all room", "a little"]
+)
+async def test_one_signature_that_says_it_is_larger_than_it_is_hides_no_other(said, copies):
+    """Registries take any size for said; such a referrer costs whoever may push a few bytes."""
+    async with RegistrySimulator() as simulator:
+        published = publish(simulator, {"m.onnx": b"x"}, key=None)
+        layer = {
+            "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+            "digest": simulator.add_blob(REPOSITORY, b"{}"),
+            "size": said,
+        }
+        referrer = {
+            "schemaVersion": 2,
+            "artifactType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+            "config": {
+                "mediaType": "application/vnd.oci.empty.v1+json",
+                "digest": Digest.of(b"{}"),
+                "size": 2,
+            },
+            "layers": [layer] * copies,
+            "subject": {"mediaType": "x/y", "digest": published.manifest.digest, "size": 1},
+        }
+        simulator.add_manifest(REPOSITORY, json.dumps(referrer).encode())
+        attach_legacy(simulator, published)
+        found = await examined(simulator)
+    assert found.judge([dataclasses.replace(POLICY, formats=frozenset({"Legacy"}))]).refusal is None
 
 
 async def test_a_fallback_index_that_cannot_be_read_does_not_hide_the_legacy_tag():
