@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from edgemodel.artifact.reference import DOCKER_HUB
 from edgemodel.errors import Stalled
 
 MAX_CONFIG_BYTES = 1 << 20
-_DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class _Entry:
     def matches(self, host: str, repository: tuple[str, ...]) -> bool:
         if self.path != repository[: len(self.path)]:
             return False
-        if self.host == host or (self.host in _DOCKER_HUB and host in _DOCKER_HUB):
+        if self.host == host or (self.host in DOCKER_HUB and host in DOCKER_HUB):
             return True
         mine, theirs = self.host.split("."), host.split(".")
         return len(mine) == len(theirs) and all(map(fnmatchcase, theirs, mine))

@@ -24,7 +24,7 @@ from edgemodel.api.v1alpha1 import (
 )
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.keys import PublicKey
-from edgemodel.artifact.reference import Reference
+from edgemodel.artifact.reference import DOCKER_HUB, Reference
 from edgemodel.artifact.signature import Format
 from edgemodel.errors import Stalled
 
@@ -103,7 +103,7 @@ class Policy:
         """
         if namespace_labels is not None and not selects(self.namespace_selector, namespace_labels):
             return False
-        return any(_glob(image).fullmatch(reference.name) for image in self.images)
+        return any(_glob(image).fullmatch(name) for image in self.images for name in _names(reference))
 
     def to_json(self) -> str:
         """Write the policy as a ModelTrustPolicy with its keys inline; ``from_json`` reads it back."""
@@ -174,6 +174,16 @@ def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
         if not holds:
             return False
     return True
+
+
+def _names(reference: Reference) -> tuple[str, ...]:
+    """Return a reference's name in every spelling that leads to the same place: none of them evades a policy."""
+    host = reference.registry.removesuffix(":443")
+    if ":" in host.rpartition("]")[2]:
+        return (reference.name,)
+    same = DOCKER_HUB if host in DOCKER_HUB else {host}
+    hosts = sorted(same | {f"{each}:443" for each in same})
+    return tuple(f"{each}/{reference.repository}" for each in hosts)
 
 
 @functools.lru_cache(maxsize=1024)

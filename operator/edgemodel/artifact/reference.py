@@ -21,6 +21,8 @@ MAX_LENGTH = 512
 """Longest reference in characters; the same as of ``spec.image``."""
 MAX_REPOSITORY = 255
 """Longest repository in characters, as registries enforce it."""
+DOCKER_HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+"""Names of one and the same registry."""
 
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)

@@ -165,6 +165,16 @@ GLOBS = [
     ("r.io/[a]", "r.io/a", False),
     ("[::1]:5000/*", "[::1]:5000/a", True),
     ("r.io/a-*-b", "r.io/a-x-b", True),
+    # Other spellings of the same place.
+    ("r.io/a", "r.io:443/a", True),
+    ("r.io:443/a", "r.io/a", True),
+    ("r.io:443/a", "r.io:5443/a", False),
+    ("[::1]/*", "[::1]:443/a", True),
+    ("[::1]:443/*", "[::1]/a", True),
+    ("docker.io/acme/*", "index.docker.io/acme/a", True),
+    ("docker.io/acme/*", "registry-1.docker.io:443/acme/a", True),
+    ("index.docker.io/acme/*", "docker.io/acme/a", True),
+    ("docker.io/acme/*", "quay.io/acme/a", False),
 ]
 
 
