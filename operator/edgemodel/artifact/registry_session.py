@@ -102,6 +102,9 @@ class Session:
         """
         base = self.connections.base(target.host)
         url = joined(base, path) if isinstance(path, str) else path
+        if base.scheme == "https" and url.scheme != "https":
+            # An upload's Location, a next page: as good as a redirect.
+            raise bad_redirect(base, what, f"to {url.scheme}://{url.host}")
         for attempt in range(1, self.limits.tries + 1):
             try:
                 response = await self._authorized(method, target, url, what, headers or {}, body)

@@ -12,8 +12,8 @@ from edgemodel.artifact.registry_errors import retry_after
 from edgemodel.artifact.registry_settings import Limits
 from edgemodel.errors import Transient
 from tests.simulators.certificates import loopback_tls
+from tests.simulators.registry import INDEX, RegistrySimulator
 from tests.simulators.registry import MANIFEST as MEDIA_TYPE
-from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.registry_client import SHORT, at, client, credentials_for, described, whole
 
 MANIFEST = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
@@ -305,6 +305,41 @@ async def test_https_is_never_left_for_http(tmp_path):
                 await whole(registry, at(simulator), described(b"x"))
         assert plain.requests == []
     assert caught.value.reason == "TransferFailed"
+
+
+async def test_a_ca_bundle_may_hold_comments_in_any_language(tmp_path):
+    context, ca = loopback_tls(tmp_path)
+    async with (
+        RegistrySimulator(tls=context) as simulator,
+        client(simulator, ca=f"# Autorité de certification\n{ca}") as registry,
+    ):
+        simulator.add_manifest("models/a", MANIFEST, tag="v1")
+        assert await registry.manifest(at(simulator)) == MANIFEST
+
+
+@pytest.mark.parametrize("ca", ["", "é", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])
+async def test_a_ca_without_a_certificate_is_said_and_not_replaced_by_the_systems(tmp_path, ca):
+    context, _ = loopback_tls(tmp_path)
+    async with RegistrySimulator(tls=context) as simulator, client(simulator, ca=ca) as registry:
+        with pytest.raises(Transient, match="the CA configured for registry"):
+            await registry.manifest(at(simulator))
+        assert simulator.requests == []
+
+
+async def test_https_is_not_left_for_an_address_that_the_registry_names(tmp_path):
+    context, ca = loopback_tls(tmp_path)
+    async with RegistrySimulator() as plain, RegistrySimulator(tls=context) as simulator:
+        simulator.fault("POST", "/uploads/", status=202, headers={"Location": f"{plain.base}/v2/models/a/u"})
+        index = b'{"schemaVersion": 2, "manifests": []}'
+        link = {"Content-Type": INDEX, "Link": f"<{plain.base}/v2/x/referrers/y>; rel=next"}
+        simulator.fault("GET", "/referrers/", status=200, headers=link, body=index)
+        digest = Digest.of(b"secret weights")
+        async with client(simulator, plain, ca=ca) as registry:
+            with pytest.raises(Transient, match="https"):
+                await registry.put_blob(at(simulator), digest, 14, b"secret weights")
+            with pytest.raises(Transient, match="https"):
+                await registry.referrers(at(simulator), digest)
+        assert plain.requests == []
 
 
 async def test_redirects_in_a_circle_end():
