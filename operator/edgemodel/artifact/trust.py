@@ -148,7 +148,7 @@ def judge(
         case.ask(lambda policy: _wrong_model(facts[policy.name], reference))
         case.ask(lambda policy: _downgrade(policy, facts[policy.name], case.digest, mark, known_good))
         case.ask(lambda policy: _expired(policy, facts[policy.name], case, known_good, now))
-        files = model_files(manifest)
+        files = _deliverable(manifest)
     except Refused as error:
         refusal = error
     return Verdict(
@@ -184,6 +184,19 @@ def _check_governed(case: _Case) -> None:
             f"no ModelTrustPolicy matches {case.reference.name} in this namespace, so nobody may sign for it; "
             "create one, or widen spec.match of one",
         )
+
+
+def _deliverable(manifest: Manifest) -> tuple[ModelFile, ...]:
+    files = model_files(manifest)
+    for file in files:
+        if file.packing == "tar+zstd":
+            # Said before anything changes or is downloaded, not by the pod that cannot unpack it.
+            raise Refused(
+                Reason.MALFORMED_ARTIFACT,
+                f"layer {file.descriptor.digest}: is packed with zstd, which is not read; "
+                "publish weights uncompressed (raw or tar)",
+            )
+    return files
 
 
 def _revoked(policy: Policy, case: _Case) -> Problem | None:

@@ -12,11 +12,12 @@ import re
 import subprocess
 from typing import Any
 
+from edgemodel.artifact.reference import DOCKER_HUB
 from edgemodel.errors import Stalled
 
 _SECONDS = 30
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_DOCKER_HUB = "https://index.docker.io/v1/"
+_HUB_URL = "https://index.docker.io/v1/"
 _TOKEN = "<token>"  # noqa: S105 - the name by which a helper says that the secret is an identity token
 
 
@@ -35,12 +36,12 @@ def with_helper(config: str, registry: str, source: str) -> str:
         document = json.loads(config)
         auths = document.get("auths") or {}
         name = (document.get("credHelpers") or {}).get(registry) or document.get("credsStore")
-        known = any(registry in key and entry for key, entry in auths.items())
+        known = any(entry and _same(key, registry) for key, entry in auths.items())
     except (ValueError, AttributeError, TypeError):
         return config  # whoever parses it says what is wrong
     if known or not isinstance(name, str):
         return config
-    answer = _ask(name, _DOCKER_HUB if registry == "docker.io" else registry, source)
+    answer = _ask(name, _HUB_URL if registry in DOCKER_HUB else registry, source)
     if answer is None:
         return config
     if answer.get("Username") == _TOKEN:
@@ -48,6 +49,12 @@ def with_helper(config: str, registry: str, source: str) -> str:
     else:
         entry = {"username": answer.get("Username", ""), "password": answer.get("Secret", "")}
     return json.dumps({**document, "auths": {**auths, registry: entry}})
+
+
+def _same(key: str, registry: str) -> bool:
+    """Tell whether a key of ``auths``, a host or a URL, is about a registry."""
+    host = key.split("://", 1)[-1].partition("/")[0].lower()
+    return host == registry or {host, registry} <= DOCKER_HUB
 
 
 def _ask(name: str, registry: str, source: str) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ _STEPS: tuple[tuple[str, frozenset[Reason]], ...] = (
     ("form", frozenset({Reason.MALFORMED_ARTIFACT})),
 )
 """The checks in the order of ``trust.judge``, and the reasons by which each refuses."""
+_OF_A_MANIFEST = frozenset({"signatures", "name", "sequence", "expiry"})
 
 
 def add(commands: Commands) -> None:
@@ -110,8 +111,8 @@ def _checks(verdict: "Verdict") -> list[tuple[str, str]]:
         elif verdict.refusal is not None and verdict.refusal.reason in reasons:
             checks.append((name, "FAILED"))
             failed = True
-        elif verdict.refusal is not None and verdict.manifest is None and name == "signatures":
-            # Bytes that are no manifest fail before signatures are looked at.
+        elif verdict.refusal is not None and verdict.manifest is None and name in _OF_A_MANIFEST:
+            # Bytes that are no manifest fail before signatures and what they cover are looked at.
             checks.append((name, "not reached"))
         else:
             checks.append((name, "passed"))

@@ -277,6 +277,17 @@ def test_signed_paths_that_escape_are_malformed():
         assert reason(judge(at, raw, evidence, [policy(**rules)], now=NOW)) == Reason.MALFORMED_ARTIFACT
 
 
+@pytest.mark.parametrize("rules", [{}, {"enforce": False}], ids=["Enforce", "Warn"])
+def test_a_layer_that_no_pod_can_unpack_is_refused_before_anything_changes(rules):
+    raw = artifact().raw.replace(b"weight.v1.raw", b"weight.v1.tar+zstd")
+    at = Reference("registry.example.com", "models/detector", digest=Digest.of(raw))
+    evidence = [parse_bundle(sign_bundle(key(), Digest.of(raw)))]
+    outcome = judge(at, raw, evidence, [policy(**rules)], now=NOW)
+    assert reason(outcome) == Reason.MALFORMED_ARTIFACT
+    assert "zstd" in outcome.refusal.message
+    assert outcome.files == ()
+
+
 class TestOpenSSF:
     """A list of files vouches for files, not for the manifest around them."""
 

@@ -287,6 +287,24 @@ async def test_credentials_come_from_docker(run, model, tmp_path, monkeypatch, w
         assert done.code == 0, done.err
 
 
+async def test_checks_that_bytes_without_a_manifest_never_reach_are_not_said_to_have_passed(run, keys):
+    async with RegistrySimulator() as simulator:
+        simulator.add_manifest("models/detector", b'{"schemaVersion": 2, "layers": {}}', tag="1")
+        reference = f"{simulator.host}/models/detector:1"
+        done = await run("verify", reference, "--key", keys.public, PLAIN, "--output", "json")
+    assert done.code == exit_codes.REFUSED
+    found = {check["check"]: check["result"] for check in json.loads(done.out)["checks"]}
+    passed, missed = (
+        dict.fromkeys(("digest", "policy"), "passed"),
+        ("signatures", "name", "sequence", "expiry"),
+    )
+    assert found == {**passed, **dict.fromkeys(missed, "not reached"), "form": "FAILED"}
+
+
+AUTH = {"auth": b64encode(b"somebody:else").decode()}
+"""Of a registry whose name ends like the one that is asked."""
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("setting", [{"credsStore": "test"}, {"credHelpers": {"HOST": "test"}}])
 async def test_a_credential_helper_is_asked(run, model, tmp_path, monkeypatch, setting):
@@ -300,7 +318,9 @@ async def test_a_credential_helper_is_asked(run, model, tmp_path, monkeypatch, s
         monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
         config = tmp_path / "config.json"
         config.write_text(
-            json.dumps({"auths": {simulator.host: {}}, **setting}).replace("HOST", simulator.host)
+            json.dumps({"auths": {simulator.host: {}, f"my-{simulator.host}": AUTH}, **setting}).replace(
+                "HOST", simulator.host
+            )
         )
         words = ("--to", f"{simulator.host}/models/detector:1", PLAIN, "--docker-config", config)
         assert (await run("publish", model, *words)).code == 0
