@@ -37,6 +37,7 @@ from edgemodel.errors import Transient
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHALLENGE = re.compile(r'([a-zA-Z][a-zA-Z0-9_]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
+_PIECE = 1 << 17  # bytes of a body that are written under one time limit
 _TOKEN_SECONDS = 60.0  # distribution's token specification: what a token lasts when expires_in is absent
 
 Body = bytes | Callable[[], AsyncIterable[bytes]] | None
@@ -268,10 +269,16 @@ class Session:
             sent = {**headers, "Authorization": authorization} if authorization else dict(headers)
             content = body() if callable(body) else body
             # A streamed body takes as long as it takes; each of its writes has its own time limit.
-            seconds = None if callable(body) else self.limits.response
-            response = await _send(
-                client, client.build_request(method, url, headers=sent, content=content), seconds
-            )
+            seconds, timeout = None if callable(body) else self.limits.response, client.timeout
+            if isinstance(body, bytes) and len(body) > _PIECE:
+                # Written at once it would have to go out within one time limit, however slow the line. What the kernel
+                # holds goes out while we wait for the answer already.
+                content = _pieces(body)
+                sent.setdefault("Content-Length", str(len(body)))
+                seconds = self.limits.response + len(body) / self.limits.slowest
+                timeout = httpx.Timeout(self.limits.read, connect=self.limits.connect, read=seconds)
+            request = client.build_request(method, url, headers=sent, content=content, timeout=timeout)
+            response = await _send(client, request, seconds)
             location = response.headers.get("Location", "")
             if response.status_code not in _REDIRECTS or not location:
                 return response
@@ -286,6 +293,11 @@ class Session:
                 authorization = ""
             url = following
         raise bad_redirect(origin, what, f"more than {self.limits.redirects} times")
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), _PIECE):
+        yield body[start : start + _PIECE]
 
 
 async def _send(client: httpx.AsyncClient, request: httpx.Request, seconds: float | None) -> httpx.Response:

@@ -8,8 +8,10 @@ import pytest
 
 from edgemodel.artifact.credentials import Credentials
 from edgemodel.artifact.digest import Digest
+from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.registry_errors import retry_after
-from edgemodel.artifact.registry_settings import Limits
+from edgemodel.artifact.registry_session import Session, Target
+from edgemodel.artifact.registry_settings import HostSettings, Limits, RegistrySettings
 from edgemodel.errors import Transient
 from tests.simulators.certificates import loopback_tls
 from tests.simulators.registry import INDEX, RegistrySimulator
@@ -393,3 +395,31 @@ async def test_an_uploads_other_host_gets_no_authorization():
             await registry.put_blob(at(simulator), Digest.of(content), 3000, content)
         assert store.blobs["m"]
         assert all("authorization" not in request.headers for request in store.requests)
+
+
+async def test_a_large_chunk_goes_out_over_a_slow_line():
+    """As long as something moves; the line needs longer for all of it than for any other answer."""
+    body, came = bytes(8 << 20), 0
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 8388608" in head.lower()
+        while came < len(body):
+            came += len(await reader.read(1 << 17))
+            await asyncio.sleep(0.01)
+        writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(slowly, "127.0.0.1", 0, limit=1 << 16)
+    host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    limits = Limits(read=0.3, response=0.2, tries=1, slowest=4 << 20)
+    settings = RegistrySettings({host: HostSettings(plain_http=True)})
+    async with server, Connections(settings, limits) as connections:
+        target = Target(host, "models/a", "pull,push")
+        async with Session(connections).request(
+            "PUT", target, "/v2/models/a/u", what="a chunk", body=body, expect=(201,)
+        ):
+            pass
+    assert came == len(body)
