@@ -164,8 +164,18 @@ def _external(tensor: "onnx.TensorProto", folder: Path) -> tuple[Path, int, int]
             folder,
             f"weights {tensor.name!r} lie in {said.get('location')!r}, which is not a file beside the model",
         )
-    offset = int(said.get("offset", 0))
-    return source, offset, int(said.get("length", source.stat().st_size - offset))
+    try:
+        offset = int(said.get("offset", 0))
+        length = int(said.get("length", source.stat().st_size - offset))
+    except ValueError:
+        offset = length = -1
+    if offset < 0 or length < 0:
+        raise _malformed(
+            source,
+            f"weights {tensor.name!r} have an offset {said.get('offset')!r} or length {said.get('length')!r} "
+            "that is outside the file",
+        )
+    return source, offset, length
 
 
 def _align(out: BinaryIO, size: int) -> int:

@@ -93,10 +93,11 @@ def prepare(files: Mapping[str, Path], release: Release, folder: Path, *, extern
         raise Stalled(
             "InvalidSpec", f"expected at least one .onnx file, found {', '.join(files) or 'no files'}"
         )
-    laid_out = _laid_out(files, folder) if external else dict(files)
+    laid_out = _laid_out(files, folder) if external else files
     layers: list[ModelFile] = []
     blobs: dict[Descriptor, Path] = {}
-    for path, source in laid_out.items():
+    # By path: the order in which files were named on a command line must not change the digest.
+    for path, source in sorted(laid_out.items()):
         hasher = hash_file(source)
         descriptor = Descriptor(_media_type(path), hasher.digest(), hasher.size)
         layers.append(ModelFile(path, descriptor))
@@ -160,8 +161,7 @@ def _laid_out(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
         for path, source in files.items()
         if path not in laid_out and source.resolve() not in replaced
     }
-    # By path: the order in which files were named on a command line must not change the digest.
-    return dict(sorted({**laid_out, **rest}.items()))
+    return {**laid_out, **rest}
 
 
 def _media_type(path: str) -> str:

@@ -145,6 +145,26 @@ def test_external_weights_from_elsewhere_are_refused(source, tmp_path, location)
     assert "weights" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "said",
+    [{"offset": "x"}, {"offset": "-4"}, {"length": "-4"}, {"offset": "9999999"}, {"length": "9999999"}],
+)
+def test_external_weights_at_a_place_of_nonsense_are_refused(source, tmp_path, said):
+    (source.parent / "data").write_bytes(bytes(ROWS * ROWS * 4))
+    document = onnx.load(source)
+    tensor = document.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": "data", **said}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    path = source.parent / "bad.onnx"
+    path.write_bytes(document.SerializeToString())
+    with pytest.raises(Stalled) as caught:
+        lay_out(path, out(tmp_path))
+    assert caught.value.reason == "MalformedArtifact"
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xff\xff\xff", b"<html>"])
 def test_what_is_no_model_is_refused_by_its_name(tmp_path, content):
     path = tmp_path / "no.onnx"

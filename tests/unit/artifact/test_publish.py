@@ -60,6 +60,13 @@ def test_the_same_files_and_facts_give_the_same_digest(files, tmp_path):
     assert prepared(files, tmp_path, later).digest != one.digest
 
 
+def test_the_order_of_files_changes_nothing_when_weights_stay_inside_either(files, tmp_path):
+    one, other = (
+        prepare(order, RELEASE, tmp_path, external=False) for order in (files, dict(reversed(files.items())))
+    )
+    assert one.digest == other.digest
+
+
 def test_each_file_is_a_layer_with_its_name_and_kind(files, tmp_path):
     manifest = Manifest.parse(prepared(files, tmp_path).manifest)
     kinds = {layer.annotations[media_types.TITLE]: layer.media_type for layer in manifest.layers}
