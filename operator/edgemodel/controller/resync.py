@@ -1,6 +1,6 @@
 """Looks at every EdgeModel now and then though nothing happened; notices a watch that has gone blind.
 
-A safety net, reads only: one list a round, and one pass for each model spread over the whole interval. A
+A safety net, reads only: one list a round, and one pass for each model and policy spread over the whole interval. A
 watch that tells nothing while objects change is the one failure that looks like peace; here it shows,
 because what is listed is compared with what was told.
 """
@@ -57,7 +57,8 @@ class Resync:
         known = self._sightings.models
         listed = await self._list()
         self._sightings.drop(key for key in known if key not in listed)
-        for key in listed:
+        # Policies too: the Secrets they name, and labels of namespaces, are not watched.
+        for key in (*listed, *self._sightings.policies):
             self._queue.add_after(key, random.uniform(0, self._interval * 0.8))  # noqa: S311 - spreads load
         suspects = self._sightings.behind(listed)
         if not suspects:

@@ -40,6 +40,11 @@ class Sightings:
         """Every EdgeModel that is known."""
         return tuple(self._models)
 
+    @property
+    def policies(self) -> Iterable[Key]:
+        """Every ModelTrustPolicy that is known."""
+        return tuple(self._policies)
+
     def model(self, kind: str | None, meta: Mapping[str, Any]) -> None:
         """An EdgeModel was listed, added, changed or deleted."""
         key = Key("EdgeModel", meta.get("namespace", ""), meta["name"])

@@ -44,6 +44,16 @@ async def test_a_round_plans_a_pass_for_every_model_and_writes_nothing(bench: Be
     assert bench.server.writes == []
 
 
+async def test_a_round_plans_a_pass_for_every_policy_whose_key_secret_may_have_come(bench: Bench) -> None:
+    bench.shown()
+    policy = Key("ModelTrustPolicy", "", "site")
+    bench.sightings.policy("ADDED", {"name": "site", "generation": 1, "resourceVersion": "1"})
+    bench.queue._ready.clear()
+    bench.queue._queued.clear()
+    await bench.resync.round()
+    assert policy in bench.queue._timers
+
+
 async def test_a_watch_that_shows_nothing_is_blind(bench: Bench) -> None:
     await bench.resync.round()
     assert bench.resync.blind is not None
