@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from edgemodel.api.v1alpha1 import Authority, ModelTrustPolicy, SecretKeyRef
 from edgemodel.artifact.policy import Policy
 from edgemodel.artifact.reference import Reference
-from edgemodel.cluster.client import ApiServer, Object
+from edgemodel.cluster.client import ApiServer, Forbidden, Object
 from edgemodel.cluster.kinds import MODEL_TRUST_POLICY, SECRET
 from edgemodel.errors import Stalled
 
@@ -82,7 +82,16 @@ async def read_policy(api: ApiServer, manifest: Object) -> ReadPolicy:
     keys = {}
     for authority in resource.spec.authorities:
         if authority.public_key_secret is not None:
-            pem = await _key(api, authority, authority.public_key_secret)
+            ref = authority.public_key_secret
+            try:
+                pem = await _key(api, authority, ref)
+            except Forbidden:
+                # Only what this policy governs must wait for the permission, not every model of the cluster.
+                problem = (
+                    f"trust policy {resource.metadata.name}: authority {authority.name}: the operator may not read Secret "
+                    f"{ref.name} in namespace {ref.namespace}; name that namespace in the chart's policySecretNamespaces"
+                )
+                return ReadPolicy(resource, None, problem)
             if pem is not None:
                 keys[authority.name] = pem
     try:

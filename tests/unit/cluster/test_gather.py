@@ -87,6 +87,22 @@ async def test_a_model_that_is_gone_or_going_is_nothing(world: World) -> None:
     assert await world.gatherer.gather("vision", "detector") is None
 
 
+async def test_a_policy_whose_key_may_not_be_read_holds_up_nothing_but_what_it_governs(world: World) -> None:
+    key = {"name": "k", "publicKeySecret": {"namespace": "security", "name": "keys"}}
+    world.policy()
+    world.policy("other", match={"images": ["elsewhere.local/**"]}, authorities=[key])
+    world.server.faults.append(Fault(lambda _, path: path.endswith("/security/secrets/keys"), status=403))
+    observed = await world.gathered()
+    assert isinstance(observed.target, Judged)
+    assert observed.target.refusal is None
+    world.policy("other", authorities=[key])
+    observed = await world.gathered()
+    assert isinstance(observed.target, Judged)
+    assert observed.target.refusal is not None
+    assert observed.target.refusal[0] is Reason.KEY_UNKNOWN
+    assert "may not read Secret keys in namespace security" in observed.target.refusal[1]
+
+
 async def test_in_a_namespace_that_is_going_nothing_is_made_any_more(world: World) -> None:
     world.server.objects["/api/v1/namespaces/vision"]["metadata"]["deletionTimestamp"] = (
         "2026-01-01T00:00:00Z"
