@@ -191,4 +191,6 @@ def test_the_notes_teach_the_next_command(helm: Callable[..., str]) -> None:
     notes = text.split("NOTES:")[1]
     assert "kubectl get em -A -o wide -w" in notes
     assert "kind: ModelTrustPolicy" in notes
+    # Pasted into a shell, an indented EOF would end no here-document.
+    assert notes.count("<<EOF") == notes.count("\nEOF\n") == 2
     assert "deletes the CRDs" in notes
