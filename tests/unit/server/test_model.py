@@ -1,11 +1,13 @@
 """Loading and running with the real ONNX Runtime; also pins the words of its errors that are parsed."""
 
+import os
+
 import numpy as np
 import pytest
 from onnx import helper
 
 from inference_server.errors import InvalidRequest, ModelLoadFailed, OutOfMemory, UnsupportedOpset
-from inference_server.model import Model
+from inference_server.model import Model, _resident_bytes
 from inference_server.model_directory import find_model
 from inference_server.tensors import TensorSpec
 from tests.server.onnx_models import (
@@ -159,3 +161,11 @@ def test_a_model_larger_than_the_memory_limit_is_refused_in_words(tmp_path):
         OutOfMemory, match=r"does not fit in memory \(file of \d+ bytes, limit of 1000 bytes\)"
     ):
         check_memory(files, 1000)
+
+
+def test_memory_is_counted_in_the_kernels_own_pages(tmp_path, monkeypatch):
+    def grown(page):
+        monkeypatch.setattr(os, "sysconf", lambda _: page)
+        return _resident_bytes() // page
+
+    assert grown(16384) == pytest.approx(grown(4096), rel=0.1)
