@@ -26,6 +26,7 @@ class Fault:
 
     matches: Callable[[str, str], bool]
     status: int = 500
+    message: str = "fault"
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1_000_000
     hang: bool = False
@@ -108,7 +109,7 @@ class ApiServerSimulator:
                     await self._never.wait()
                 if fault.lost:
                     self._answer(seen)
-                return self._status(fault.status, "fault", headers=fault.headers)
+                return self._status(fault.status, fault.message, headers=fault.headers)
         return self._answer(seen)
 
     def _answer(self, seen: Seen) -> web.Response:

@@ -11,6 +11,7 @@ for them.
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ class Gone(Transient):
 
 
 class Rejected(Stalled):
-    """The API server found the object invalid; sending it again changes nothing."""
+    """The API server, a quota or an admission policy refuses the object; sending it again at once changes nothing."""
 
 
 class NotLeading(Transient):
@@ -243,6 +244,12 @@ def _error(
         detail = payload[:200].decode("utf-8", "replace")
     text = f"{method} {path}: {status} {detail}"[:2048]
     match status:
+        # Not a matter of the operator's role: the namespace's quota, or the cluster's own admission.
+        case 403 if re.search("exceeded quota|denied (the )?request", detail):
+            return Rejected("InvalidSpec", detail)
+        # What server-side apply says to a field that the kind does not have (apimachinery, structuredmerge.go).
+        case 500 if detail.startswith("failed to create typed patch object"):
+            return Rejected("InvalidSpec", detail)
         case 403:
             return Forbidden("Forbidden", f"{text}; give the operator's role this verb on this resource")
         case 404:

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from edgemodel.api.conditions import Reason
 from edgemodel.api.v1alpha1 import EdgeModelStatus
@@ -31,6 +31,21 @@ from edgemodel.reconcile.decision import Decision, Event
 from edgemodel.reconcile.observed import Observed, Unresolved
 
 log = logging.getLogger(__name__)
+
+REJECTED_AGAIN = 300.0
+"""Seconds after which a child that was refused is sent again: a quota, an admission policy or a trust policy that swelled a
+ConfigMap may have changed, none of which shows in the EdgeModel."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rejection:
+    """That the API server refused a child of one generation of one EdgeModel."""
+
+    uid: str
+    generation: int
+    message: str
+    again: datetime
+    """When to send it again."""
 
 
 class Worker:
@@ -54,7 +69,7 @@ class Worker:
         self._metrics = metrics
         self._policies = policies
         self._clock = clock
-        self._rejected: dict[Key, tuple[int, str]] = {}
+        self._rejected: dict[Key, _Rejection] = {}
 
     async def __call__(self, key: Key) -> float | None:
         """Make one pass; return the seconds after which the next is due, if nothing happens before."""
@@ -93,17 +108,17 @@ class Worker:
             self._artifacts.forget(key.namespace, key.name)
             self._rejected.pop(key, None)
             return False, None
-        observed = self._recall_rejection(key, observed)
         now = self._clock()
+        observed = self._recall_rejection(key, observed, now)
         decision = decide(observed, now)
         claimed = await self._gatherer.claim(observed, decision.apply)
         if claimed is not observed:
             observed = claimed
             decision = decide(observed, now)
-        wrote = await self._children(key, observed, decision)
+        wrote = await self._children(key, observed, decision, now)
         if wrote is None:
             # The API server found a child invalid: say so, and change nothing but status.
-            observed = self._recall_rejection(key, observed)
+            observed = self._recall_rejection(key, observed, now)
             decision = dataclasses.replace(decide(observed, now), apply=(), delete=())
             wrote = False
         status = observed.model.status
@@ -112,16 +127,22 @@ class Worker:
             await apply_status(self._api, observed.model.metadata, status)
             wrote = True
         await self._announce(key, observed, decision, status)
-        return wrote, _earliest(decision.requeue_after, self._artifacts.next_look(key.namespace, key.name))
+        rejection = self._rejected.get(key)
+        again = (rejection.again - now).total_seconds() if rejection else None
+        looks = self._artifacts.next_look(key.namespace, key.name)
+        return wrote, _earliest(decision.requeue_after, looks, again)
 
-    def _recall_rejection(self, key: Key, observed: Observed) -> Observed:
-        generation, message = self._rejected.get(key, (-1, ""))
-        if generation != observed.model.metadata.generation:
-            self._rejected.pop(key, None)
+    def _recall_rejection(self, key: Key, observed: Observed, now: datetime) -> Observed:
+        rejection, judged = self._rejected.get(key), observed.model.metadata
+        if rejection is None:
             return observed
-        return dataclasses.replace(observed, target=Unresolved(Reason.INVALID_SPEC, message, stalled=True))
+        if (rejection.uid, rejection.generation) != (judged.uid, judged.generation) or now >= rejection.again:
+            del self._rejected[key]
+            return observed
+        target = Unresolved(Reason.INVALID_SPEC, rejection.message, stalled=True)
+        return dataclasses.replace(observed, target=target)
 
-    async def _children(self, key: Key, observed: Observed, decision: Decision) -> bool | None:
+    async def _children(self, key: Key, observed: Observed, decision: Decision, now: datetime) -> bool | None:
         """Carry out the children's part; None when one was found invalid."""
         wrote = False
         for manifest in decision.apply:
@@ -131,7 +152,8 @@ class Worker:
             except Rejected as error:
                 log.warning("child rejected", extra=_fields(key, child=what, error=error.message))
                 message = f"the API server refuses {what}: {error.message}"[:1024]
-                self._rejected[key] = (observed.model.metadata.generation, message)
+                judged, again = observed.model.metadata, now + timedelta(seconds=REJECTED_AGAIN)
+                self._rejected[key] = _Rejection(judged.uid, judged.generation, message, again)
                 return None
             wrote = True
             log.info(

@@ -111,6 +111,30 @@ async def test_each_refusal_becomes_the_error_that_says_what_to_do(
         assert "PATCH /api/v1/namespaces/vision/configmaps/a" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            403,
+            'deployments.apps "a" is forbidden: exceeded quota: small, requested: count/deployments.apps=1',
+        ),
+        (403, 'admission webhook "registry.site" denied the request: images must come from the site'),
+        (403, "ValidatingAdmissionPolicy 'x' with binding 'y' denied request: no"),
+        (
+            500,
+            "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.vale: field not declared in schema",
+        ),
+    ],
+)
+async def test_what_another_try_would_not_mend_is_a_persons_business(
+    api: ApiServer, server: ApiServerSimulator, status: int, message: str
+) -> None:
+    server.faults.append(Fault(lambda method, _: method == "PATCH", status=status, message=message))
+    with pytest.raises(Rejected) as caught:
+        await api.apply(CONFIG_MAP, MAP, manager="m")
+    assert caught.value.message == message
+
+
 async def test_the_servers_wish_to_wait_is_kept(api: ApiServer, server: ApiServerSimulator) -> None:
     server.faults.append(Fault(lambda *_: True, status=429, headers={"Retry-After": "7"}))
     with pytest.raises(Transient) as caught:

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from edgemodel.cluster.gather import Gatherer
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.sightings import Key
-from edgemodel.controller.worker import Worker
+from edgemodel.controller.worker import REJECTED_AGAIN, Worker
 from edgemodel.errors import Transient
 from edgemodel.reconcile.observed import Settings
 from tests.simulators.apiserver import ApiServerSimulator, Fault
@@ -42,6 +42,7 @@ class Bench:
         registry: RegistrySimulator,
         connections: Connections,
     ):
+        self.now = datetime(2026, 6, 1, tzinfo=UTC)
         self.server = server
         self.publisher = Publisher(registry)
         self.artifacts = ArtifactCache(connections, changed=lambda *_: None)
@@ -55,7 +56,7 @@ class Bench:
             recorder=EventRecorder(api, instance="test"),
             metrics=self.metrics,
             policies=PolicyStatus(api, namespaces=()),
-            clock=lambda: datetime(2026, 6, 1, tzinfo=UTC),
+            clock=lambda: self.now,
         )
         self.digest = self.publisher.publish("models/detector", "stable", keys=(SIGNER,))
         server.put("/api/v1/namespaces/vision", {})
@@ -137,7 +138,7 @@ async def test_a_lost_event_is_no_failure(bench: Bench, caplog: pytest.LogCaptur
     assert "event lost" in caplog.text
 
 
-async def test_a_child_found_invalid_becomes_a_condition_and_is_not_tried_until_the_spec_changes(
+async def test_a_child_found_invalid_becomes_a_condition_and_is_not_tried_at_once_but_when_the_spec_changes(
     bench: Bench,
 ) -> None:
     fault = Fault(lambda method, path: method == "PATCH" and "/deployments/" in path, status=422)
@@ -151,6 +152,34 @@ async def test_a_child_found_invalid_becomes_a_condition_and_is_not_tried_until_
     assert 1_000_000 - fault.times == tried
     bench.server.faults.clear()
     bench.model(generation=2, replicas=2)
+    await bench.work(KEY)
+    assert bench.condition("Stalled")[0] == "False"
+
+
+async def test_a_child_that_was_refused_is_sent_again_later_since_a_quota_may_have_been_raised(
+    bench: Bench,
+) -> None:
+    fault = Fault(lambda method, path: method == "PATCH" and "/deployments/" in path, status=422)
+    bench.server.faults.append(fault)
+    after = await bench.work(KEY)
+    assert after is not None
+    assert after <= REJECTED_AGAIN
+    bench.server.faults.clear()
+    bench.now += timedelta(seconds=REJECTED_AGAIN)
+    await bench.work(KEY)
+    assert bench.condition("Stalled")[0] == "False"
+    assert any("/deployments/" in path for path in bench.server.objects)
+
+
+async def test_a_refusal_is_not_held_against_a_model_that_was_deleted_and_made_anew(bench: Bench) -> None:
+    fault = Fault(lambda method, path: method == "PATCH" and "/deployments/" in path, status=422)
+    bench.server.faults.append(fault)
+    await bench.work(KEY)
+    bench.server.faults.clear()
+    spec = bench.server.objects.pop(MODEL)["spec"]
+    for path in [path for path in bench.server.objects if "/configmaps/" in path]:
+        del bench.server.objects[path]
+    bench.server.put(MODEL, {"spec": spec})
     await bench.work(KEY)
     assert bench.condition("Stalled")[0] == "False"
 
