@@ -109,6 +109,8 @@ class HttpConnection(asyncio.Protocol):
         self._deaf = False  # nothing that still arrives is looked at
         self._since = loop.time()
         self._writing_since: float | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
 
     # --- asyncio.Protocol ---
 
@@ -142,10 +144,12 @@ class HttpConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Note that the peer does not read."""
         self._writing_since = self._loop.time()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
         """Note that it reads again."""
         self._writing_since = None
+        self._writable.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
@@ -313,6 +317,11 @@ class HttpConnection(asyncio.Protocol):
                 if not keep_alive:
                     self._finish(lingering=turn.error is not None)
                     return
+                if self._turns:
+                    # One segment may hold thousands of requests: others get their turn in between, and answers that the
+                    # peer does not read do not pile up here.
+                    await asyncio.sleep(0)
+                    await self._writable.wait()
         except asyncio.CancelledError:
             if self._transport is not None:
                 raise

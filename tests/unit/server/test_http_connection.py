@@ -44,6 +44,30 @@ async def test_pipelined_requests_are_answered_in_order(loopback):
         assert json.loads(answers[0][2])["outputs"][0]["data"] == [8]
 
 
+async def test_a_peer_that_pipelines_many_requests_does_not_hold_up_the_others(loopback):
+    async with loopback() as server:
+        greedy, other = await server.connect(), await server.connect()
+        asked = 1000
+        await greedy.send(LIVE * asked)
+        await other.send(LIVE)
+        assert (await other.receive())[0] == 200
+        (busy,) = [connection for connection in server.peers.connections if connection.busy]
+        assert 0 < len(busy._turns) < asked
+        assert [(await greedy.receive())[0] for _ in range(asked)] == [200] * asked
+
+
+async def test_answers_that_nobody_reads_do_not_pile_up(loopback):
+    async with loopback() as server:
+        client = await server.connect()
+        await client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
+        await until(
+            lambda: any(connection._writing_since is not None for connection in server.peers.connections)
+        )
+        (connection,) = server.peers.connections
+        assert connection._turns
+        assert connection._transport.get_write_buffer_size() < 1 << 20
+
+
 @pytest.mark.parametrize("size", [1, 7, 40])
 async def test_a_request_may_come_in_pieces(loopback, size):
     async with loopback() as server:
