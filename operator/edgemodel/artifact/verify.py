@@ -27,8 +27,10 @@ from edgemodel.artifact.signature import Evidence, Format, Unreadable, read_bund
 from edgemodel.artifact.signers import SIGNATURE_FILE
 from edgemodel.errors import EdgeModelError, Refused, Transient
 
-MAX_EVIDENCE_BYTES = 16 << 20
-"""Bytes of signatures of one artifact that are kept in memory; what comes after them is passed over."""
+MAX_EVIDENCE_BYTES = 4 << 20
+"""Bytes of signatures of one artifact that are kept in memory; what does not fit is passed over. A cosign bundle has 3 kB,
+a list of 4096 files 1 MiB. Read, a hostile one takes six times its length, and the operator, whose memory is limited,
+reads for everybody: whoever may create an EdgeModel somewhere must not be able to end it."""
 MAX_LAYERS = 8
 """Layers of one referrer that are looked at; cosign writes one."""
 _AT_ONCE = 4

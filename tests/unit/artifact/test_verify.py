@@ -174,6 +174,7 @@ async def test_a_flood_of_bytes_and_layers_is_bounded():
         found = await examined(simulator)
         assert len(simulator.seen("GET", "/blobs/")) <= MAX_EVIDENCE_BYTES // size
     assert len(found.attachments) <= MAX_LAYERS
+    assert sum(len(item.content) for item in found.attachments) <= 4 << 20
     assert all(isinstance(item, Unreadable) for item in found.evidence)
 
 
