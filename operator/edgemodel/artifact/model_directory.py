@@ -168,7 +168,8 @@ def fill(directory: Path, files: Sequence[ModelFile], store: Store) -> list[str]
             found.append(path)
         else:
             with disk_errors(directory, file.descriptor.size):
-                found += unpack(store.path(file.descriptor.digest), file, directory, paths)
+                blob = store.path(file.descriptor.digest)
+                found += unpack(blob, file, directory, paths, durable=store.durable)
     return found
 
 

@@ -9,6 +9,7 @@ Format: POSIX pax and ustar (IEEE Std 1003.1, pax, "ustar Interchange Format"), 
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class _Header:
     kind: bytes
 
 
-def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths) -> list[str]:
+def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths, *, durable: bool = False) -> list[str]:
     """Unpack one layer below ``folder`` and return the files' paths.
 
     Args:
@@ -52,6 +53,7 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths) -> list[s
         file: says how it is packed and which of its folders is taken.
         folder: where the model directory is put together.
         paths: of all files of that directory; grows.
+        durable: flush each file to disk.
 
     Raises:
         Refused: ``MalformedArtifact``; names the entry.
@@ -78,6 +80,9 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths) -> list[s
             with target.open("xb") as out:
                 for piece in source.pieces(header.size):
                     out.write(piece)
+                if durable:
+                    out.flush()
+                    os.fsync(out.fileno())
             target.chmod(0o444)
             written.append(path)
     return written

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import random
 import tarfile
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import Descriptor, ModelFile, Paths
+from edgemodel.artifact.model_directory import fill
+from edgemodel.artifact.store import Store
 from edgemodel.artifact.tar import unpack
 from edgemodel.errors import Refused
 
@@ -61,6 +64,27 @@ def test_folders_are_passed_over_and_names_may_be_of_any_script(tmp_path):
 
 def test_gzip_is_read(tmp_path):
     assert unpacked(tmp_path, gzip.compress(archive(("m.onnx", BIG))), "tar+gzip") == {"m.onnx": BIG}
+
+
+def test_unpacked_files_are_on_disk_before_the_directory_is_said_to_be_whole(tmp_path, monkeypatch):
+    content = archive(("a/m.onnx", BIG), ("labels.txt", b"x"))
+    file = ModelFile("", Descriptor("x", Digest.of(content), len(content)), "tar")
+    store = Store(tmp_path / "store")
+    store.path(file.descriptor.digest).parent.mkdir(parents=True)
+    store.path(file.descriptor.digest).write_bytes(content)
+    flushed: dict[int, int] = {}
+    really = os.fsync
+
+    def flush(handle: int) -> None:
+        really(handle)
+        flushed[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", flush)
+        names = fill(tmp_path / "out", [file], store)
+    for name in names:
+        status = (tmp_path / "out" / name).stat()
+        assert flushed.get(status.st_ino) == status.st_size, name
 
 
 def test_of_an_image_only_the_models_folder_is_taken(tmp_path):
