@@ -60,6 +60,9 @@ def _ready(view: View) -> Told:
     serve = view.serve
     if serve is None:
         return _ready_without_version(view)
+    if f"Service/{view.model.metadata.name}" in view.observed.conflicts:
+        message = f"{url(view.model)} leads to a Service that belongs to somebody else, not to {serve.name}."
+        return "False", Reason.NAME_CONFLICT, message
     if serve.ready:
         return "True", Reason.SERVING, f"{capital(serve.name)} answers at {url(view.model)}."
     if view.spec.replicas == 0:

@@ -42,7 +42,9 @@ def decide(observed: Observed, now: datetime) -> Decision:
     taken = _step(observed, pods, now)
     frozen = taken.slots.active.digest if taken.slots.active is not None else None
     desired = desired_children(observed, taken, frozen if frozen in _refused(observed) else None)
-    slots = [slot for slot in (*_slots(old), *_slots_of(taken)) if slot is not None]
+    # The target too: one that was taken back is in no slot, and a Deployment of it (restored, say) must be known to go.
+    known = (*_slots(old), *_slots_of(taken), _target(observed))
+    slots = [slot for slot in known if slot is not None]
     deadline = _deadline(taken, model.spec)
     overdue = deadline is not None and now.timestamp() >= deadline
     new = summarise(View(observed, taken, pods, overdue), now)

@@ -655,3 +655,29 @@ def test_times_in_status_have_whole_seconds() -> None:
     world.now = world.now.replace(microsecond=123456)
     world.settle()
     assert world.model.status.conditions[0].last_transition_time.microsecond == 0
+
+
+def test_a_deployment_of_a_version_that_was_taken_back_goes_whoever_made_it_anew() -> None:
+    world = World()
+    world.settle().ready("A").settle()
+    before = set(world.children)
+    world.target = judged("B")
+    world.turn()
+    restored = {key: world.children[key] for key in world.children.keys() - before}
+    assert restored
+    world.settle().fail("B", "ModelLoadFailed").settle()
+    assert world.condition("RolledBack")[0] == "True"
+    world.children |= restored
+    world.turn()
+    assert not restored.keys() & world.children.keys()
+
+
+def test_a_model_whose_address_is_somebody_elses_is_not_ready() -> None:
+    world = World()
+    world.settle().ready("A").settle()
+    assert world.condition("Ready") == ("True", "Serving")
+    del world.children["Service", "detector"]
+    world.conflicts = ("Service/detector",)
+    world.turn()
+    assert world.condition("Ready") == ("False", "NameConflict")
+    assert world.condition("Stalled") == ("True", "NameConflict")
