@@ -43,7 +43,7 @@ def _check_duration(value: str) -> str:
     return value
 
 
-Duration = Annotated[str, Field(pattern=DURATION_PATTERN), AfterValidator(_check_duration)]
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN, max_length=64), AfterValidator(_check_duration)]
 """A length of time as users write it: ``30s``, ``5m``, ``1h30m``."""
 
 ConditionStatus = Literal["True", "False", "Unknown"]
