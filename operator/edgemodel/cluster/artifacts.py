@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 PATIENCE = 5.0
 """Seconds that a pass waits for the first look; then it goes on without, and comes back when the look ends."""
 LATER_PATIENCE = 1.0
-"""Seconds that a pass waits for a later look: it has an answer, if an old one, and dead registries hold up no worker."""
+"""Seconds that a pass waits for a later look, or for any look about a model that serves: there is an answer, if an old one,
+at hand or in status. A restarted operator that finds its registries dead must still get round to every model."""
 LOOKS_PER_REGISTRY = 4
 """Looks that may ask one registry at the same time: a dead one must not hold up the others."""
 
@@ -130,7 +131,7 @@ class ArtifactCache:
         interval = 0.0 if reference.digest else seconds(model.spec.poll_interval)
         asked = _Asked(str(reference), secrets.fingerprint, interval)
         look = entry.target = self._ask(entry.target, asked)
-        await self._see_to(key, entry, look, reference, secrets)
+        await self._see_to(model, entry, look, reference, secrets)
         target = self._target(model, look, secrets, governing)
         active = None
         serving = _serving(model, target)
@@ -142,7 +143,7 @@ class ArtifactCache:
             if look.found is None and (known := entry.known.get(str(serving.digest))) is not None:
                 look.found = known
                 look.polling.found(self._clock(), str(known.digest), 0.0)
-            await self._see_to(key, entry, look, serving, secrets)
+            await self._see_to(model, entry, look, serving, secrets)
             active = self._judged(model, look, look.found, governing) if look.found else None
         _keep_evidence(entry)
         return target, active
@@ -184,7 +185,7 @@ class ArtifactCache:
         return fresh
 
     async def _see_to(
-        self, key: ModelKey, entry: _Entry, look: _Look, reference: Reference, secrets: PullSecrets
+        self, model: EdgeModel, entry: _Entry, look: _Look, reference: Reference, secrets: PullSecrets
     ) -> None:
         """Begin a look if one is due, and wait a little for it to end."""
         if look.task is None and self._clock() >= look.polling.due:
@@ -194,13 +195,15 @@ class ArtifactCache:
         task = look.task
         if task is None:
             return
-        answered = look.found is not None or look.failure is not None
+        serves = model.status.slots.active is not None
+        answered = look.found is not None or look.failure is not None or serves
         patience = min(self._patience, LATER_PATIENCE) if answered else self._patience
         done, _ = await asyncio.wait({task}, timeout=patience)
         if done:
             task.result()
         else:
             # Cancelled looks are nobody's news; one that broke is begun again, and raises, in the next pass.
+            key = (model.metadata.namespace, model.metadata.name)
             task.add_done_callback(lambda ended: None if ended.cancelled() else self._changed(*key))
 
     async def _fetch(self, entry: _Entry, look: _Look, reference: Reference, secrets: PullSecrets) -> None:

@@ -15,6 +15,7 @@ from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.registry_settings import HostSettings, Limits, RegistrySettings
 from edgemodel.artifact.signature import PrivateKey
+from edgemodel.cluster import artifacts
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.policies import ReadPolicy
 from edgemodel.cluster.pull_secrets import PullSecrets
@@ -305,6 +306,19 @@ async def test_a_registry_that_hangs_holds_up_no_pass_and_its_answer_makes_one(b
     assert bench.changed == [("vision", "detector")]
     assert (await bench.unresolved()).reason == Reason.REGISTRY_UNREACHABLE
     await slow.close()
+
+
+async def test_after_a_restart_a_dead_registry_holds_up_a_model_that_serves_for_a_moment_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "LATER_PATIENCE", 0.05)
+    bench.cache._patience = 60.0
+    digest = bench.publisher.publish("models/detector", "stable", keys=(KEY,))
+    bench.registry.fault("GET", "manifests", times=None, stall=0)
+    bench.registry.fault("HEAD", "manifests", times=None, stall=0)
+    async with asyncio.timeout(1.0):
+        target = await bench.unresolved(active=str(digest))
+    assert target.reason == Reason.RECONCILING
 
 
 async def test_a_model_that_is_gone_leaves_nothing_behind(bench: Bench) -> None:
