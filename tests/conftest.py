@@ -1,7 +1,8 @@
 """The tiers: what each may take, and how they are shared out when several workers run (``make test``).
 
-Unit tests get two seconds each; ten where they run beside a cluster that starts up. The end-to-end tests share one cluster and the control-plane tests another, so each
-of the two goes to a worker as a whole; both mostly wait, and side by side they take half the time.
+Unit tests get two seconds each; ten where they run beside a cluster that starts up. The end-to-end tests share one
+cluster and the control-plane tests another, so each of the two goes to a worker as a whole; both mostly wait, and side
+by side they take half the time.
 """
 
 import os
