@@ -124,8 +124,9 @@ def _fetch(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
             *("--secrets-dir", "/etc/edgemodel-secrets"),
             *("--output", "/models"),
             *("--name", model.metadata.name),
-            *("--version", shown_version(slot)),
-            *(("--model-file", slot.model_file) if slot.model_file else ()),
+            # What a publisher or a user wrote stays in one word with its flag: it may begin with a dash.
+            f"--version={shown_version(slot)}",
+            *((f"--model-file={slot.model_file}",) if slot.model_file else ()),
         ],
         "resources": {"requests": FETCH_REQUESTS},
         "securityContext": LOCKED_DOWN,
@@ -151,7 +152,7 @@ def _server(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
         "args": [
             *("--model", "/models"),
             *("--name", model.metadata.name),
-            *("--model-version", shown_version(slot)),
+            f"--model-version={shown_version(slot)}",
             *("--digest", slot.digest),
             *("--port", str(PORT)),
             *(("--threads", str(threads)) if threads else ()),

@@ -142,7 +142,15 @@ def test_the_longest_name_fits_into_a_label() -> None:
 def test_a_version_without_a_name_is_shown_by_its_digest() -> None:
     built = deployment(edge_model(), SETTINGS, slot().model_copy(update={"version": ""}), 1)
     args = built["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert args[args.index("--model-version") + 1] == DIGESTS["A"].short
+    assert f"--model-version={DIGESTS['A'].short}" in args
+
+
+def test_what_others_wrote_is_never_taken_for_a_flag() -> None:
+    odd = slot().model_copy(update={"version": "-1", "model_file": "-x/model.onnx"})
+    pod = deployment(edge_model(), SETTINGS, odd, 1)["spec"]["template"]["spec"]
+    fetch, server = pod["initContainers"][0]["args"], pod["containers"][0]["args"]
+    assert {"--version=-1", "--model-file=-x/model.onnx"} <= set(fetch)
+    assert "--model-version=-1" in server
 
 
 @pytest.mark.parametrize(
