@@ -35,9 +35,9 @@ from edgemodel.reconcile.observed import Judged, Unresolved
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0
+PATIENCE = 1.0
 """Seconds that a pass waits for the first look; then it goes on without, and comes back when the look ends."""
-LATER_PATIENCE = 1.0
+LATER_PATIENCE = 0.25
 """Seconds that a pass waits for a later look, or for any look about a model that serves: there is an answer, if an old one,
 at hand or in status. A restarted operator that finds its registries dead must still get round to every model."""
 LOOKS_PER_REGISTRY = 4
