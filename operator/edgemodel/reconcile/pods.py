@@ -58,7 +58,10 @@ LOAD_REASONS = FILE_REASONS | {Reason.OUT_OF_MEMORY, Reason.SERVER_CRASHED}
 PLACE_REASONS = frozenset({Reason.UNSCHEDULABLE, Reason.IMAGE_PULL_FAILED})
 """What keeps a pod from starting at all."""
 
-_FINAL = TRUST_REASONS | FILE_REASONS
+_FINAL = FILE_REASONS | {Reason.DIGEST_MISMATCH}
+"""Fatal at once. Another refusal by the pod, of what the operator's own judgement passed, comes of a ConfigMap that the node
+has not seen change yet or of a clock that is off: the kubelet tries again, until the progress deadline. Bytes that were
+altered are no matter of time."""
 _FETCH_MAY_SAY = DELIVERY_REASONS | FILE_REASONS
 _SERVER_MAY_SAY = LOAD_REASONS
 _IMAGE_TROUBLE = frozenset(

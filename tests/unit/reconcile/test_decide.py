@@ -223,7 +223,7 @@ def test_a_new_version_that_crashes_over_and_over_is_taken_back() -> None:
     assert world.condition("Ready") == ("True", "Serving")
 
 
-def test_a_new_version_that_its_own_pod_refuses_is_taken_back() -> None:
+def test_a_new_version_of_which_a_pod_got_altered_bytes_is_taken_back() -> None:
     world = serving()
     world.target = judged("B")
     world.settle()
@@ -231,6 +231,17 @@ def test_a_new_version_that_its_own_pod_refuses_is_taken_back() -> None:
     assert world.condition("ArtifactDelivered") == ("False", "DigestMismatch")
     assert world.condition("RolledBack") == ("True", "DigestMismatch")
     assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_a_new_version_that_its_own_pod_refuses_for_now_is_given_time() -> None:
+    world = serving()
+    world.target = judged("B")
+    world.settle()
+    world.report("B", fetch_ended('{"reason": "KeyRevoked", "message": "key k"}')).settle()
+    assert world.slots() == {"active": "A", "candidate": "B"}
+    assert world.condition("ArtifactDelivered") == ("False", "KeyRevoked")
+    world.ready("B").settle()
+    assert world.slots() == {"active": "B", "last_good": "A"}
 
 
 def test_a_new_version_that_gets_nowhere_is_taken_back_at_its_deadline() -> None:

@@ -74,7 +74,11 @@ FAILURES: dict[str, tuple[dict[str, Any], tuple[Reason, bool] | None]] = {
         image_trouble("CreateContainerConfigError"),
         (Reason.IMAGE_PULL_FAILED, False),
     ),
-    "fetch: a refusal is final": (fetch_ended(said("SignatureInvalid")), (Reason.SIGNATURE_INVALID, True)),
+    "fetch: a refusal may be of policies that have changed since": (
+        fetch_ended(said("KeyRevoked")),
+        (Reason.KEY_REVOKED, False),
+    ),
+    "fetch: altered bytes are final": (fetch_ended(said("DigestMismatch")), (Reason.DIGEST_MISMATCH, True)),
     "fetch: the registry may come back": (
         fetch_ended(said("RegistryUnreachable")),
         (Reason.REGISTRY_UNREACHABLE, False),
