@@ -2,7 +2,8 @@
 
 Promises: everything is read from the API server anew, nothing from a watch's cache, so that a decision is
 never made on what was true before our own last write. What cannot be read is an error, never taken for
-absent. An object that merely bears our labels is not ours: the controlling ownerReference's uid decides.
+absent. An object that merely bears our labels is not ours: the controlling ownerReference's uid decides; for a pod, that a
+ReplicaSet of its version's Deployment controls it.
 
 Leaves to others: registries (``artifacts``), keys (``policies``), what follows (``reconcile``).
 """
@@ -17,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgemodel.api.conditions import Reason
-from edgemodel.api.meta import LABEL_MODEL
+from edgemodel.api.meta import LABEL_DIGEST, LABEL_MODEL
 from edgemodel.api.v1alpha1 import EdgeModel
 from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry_settings import RegistrySettings
@@ -82,7 +83,7 @@ class Gatherer:
             settings=self._settings,
             target=Unresolved(Reason.RECONCILING, "spec.image is being resolved"),
             children=owned,
-            pods=pods,
+            pods=tuple(pod for pod in pods if _made_for(pod, model)),
             service_monitors=monitors,
         )
         labels = space["metadata"].get("labels") or {}
@@ -192,6 +193,23 @@ def _slots(model: EdgeModel) -> Iterable[Reference]:
                 log.warning(
                     "status names no image", extra={"model": model.metadata.name, "slot": slot.digest}
                 )
+
+
+def _made_for(pod: LiveObject, model: EdgeModel) -> bool:
+    """Say whether a pod comes of the Deployment of its version, by the name that Deployments give their ReplicaSets.
+
+    (Reading the ReplicaSets themselves would be another request a pass and another right. A pod that outlives its
+    Deployment still holds memory and still counts.)
+    """
+    label = str((pod["metadata"].get("labels") or {}).get(LABEL_DIGEST, ""))
+    ours = f"{model.metadata.name}-{label[:8]}-"
+    return any(
+        owner.get("controller")
+        and owner.get("kind") == "ReplicaSet"
+        and str(owner.get("apiVersion", "")).startswith("apps/")
+        and str(owner.get("name", "")).startswith(ours)
+        for owner in pod["metadata"].get("ownerReferences") or ()
+    )
 
 
 def _owned(child: LiveObject, model: EdgeModel) -> bool:

@@ -24,6 +24,13 @@ KEY = PrivateKey.generate()
 CORE, OURS = "/api/v1/namespaces/vision", "/apis/edgemodel.io/v1alpha1"
 MODEL = f"{OURS}/namespaces/vision/edgemodels/detector"
 LABELS = {"edgemodel.io/model": "detector"}
+REPLICA_SET = {
+    "apiVersion": "apps/v1",
+    "kind": "ReplicaSet",
+    "name": "detector-01234567-x",
+    "controller": True,
+}
+POD = {"labels": {**LABELS, "edgemodel.io/digest": "0123456789abcdef"}, "ownerReferences": [REPLICA_SET]}
 
 
 class World:
@@ -114,7 +121,7 @@ async def test_all_that_bears_on_a_decision_is_there(world: World) -> None:
     world.policy()
     world.child("/apis/apps/v1/namespaces/vision/deployments/detector-1", "Deployment")
     world.child(f"{CORE}/services/detector", "Service")
-    world.server.put(f"{CORE}/pods/detector-1-x", {"metadata": {"labels": LABELS}})
+    world.server.put(f"{CORE}/pods/detector-01234567-x-y", {"metadata": POD})
     observed = await world.gathered()
     assert isinstance(observed.target, Judged)
     assert observed.target.digest == world.digest
@@ -135,6 +142,23 @@ async def test_all_that_bears_on_a_decision_is_there(world: World) -> None:
 async def test_an_object_with_our_labels_and_another_owner_is_not_ours(world: World) -> None:
     world.child(f"{CORE}/services/detector", "Service", owned=False)
     assert (await world.gathered()).children == ()
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        [],
+        [{**REPLICA_SET, "controller": False}],
+        [{**REPLICA_SET, "kind": "Job"}],
+        [{**REPLICA_SET, "name": "other-01234567-x"}],
+        [{**REPLICA_SET, "name": "detector-76543210-x"}],
+    ],
+)
+async def test_a_pod_with_our_labels_and_another_maker_does_not_count(
+    world: World, owners: list[dict[str, Any]]
+) -> None:
+    world.server.put(f"{CORE}/pods/p", {"metadata": {**POD, "ownerReferences": owners}})
+    assert (await world.gathered()).pods == ()
 
 
 async def test_claiming_finds_what_lost_its_label_and_what_belongs_to_somebody_else(world: World) -> None:
