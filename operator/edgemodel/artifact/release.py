@@ -119,9 +119,11 @@ def _name(text: str | None) -> str | None:
 
 
 def _version(text: str | None, annotation: str) -> str | None:
-    if text is not None and (not 0 < len(text) <= MAX_VERSION or not text.isprintable()):
+    if text is not None and (not 0 < len(text) <= MAX_VERSION or not text.isprintable() or "/" in text):
+        # The version is a segment of the inference server's URLs; it refuses what is refused here.
         raise malformed(
-            f"annotation {annotation}: expected 1 to {MAX_VERSION} printable characters, found {text[:80]!r}"
+            f"annotation {annotation}: expected 1 to {MAX_VERSION} printable characters without '/', "
+            f"found {text[:80]!r}"
         )
     return text
 
