@@ -23,7 +23,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from edgemodel import __version__
-from edgemodel.cluster.kinds import Kind
+from edgemodel.cluster.kinds import SERVICE_MONITOR, Kind
 from edgemodel.errors import Stalled, Transient
 
 Object = dict[str, Any]
@@ -117,9 +117,12 @@ class ApiServer:
         *,
         labels: Mapping[str, str] | None = None,
     ) -> tuple[Object, ...]:
-        """Return all objects of a kind, page by page; empty when the kind itself is not served.
+        """Return all objects of a kind, page by page; of ServiceMonitors none where the kind is not served.
 
         Items of a list carry neither ``apiVersion`` nor ``kind``; both are put back.
+
+        Raises:
+            Gone: the kind is not served; that says nothing about its objects.
         """
         query: dict[str, str | int] = {"limit": _PAGE}
         if labels:
@@ -128,8 +131,14 @@ class ApiServer:
         while True:
             try:
                 page = await self._call("GET", kind.path(namespace), query=query)
-            except Gone:
-                return ()
+            except Gone as error:
+                if kind is SERVICE_MONITOR:
+                    return ()
+                raise Gone(
+                    "Gone",
+                    f"{error.message}; expected the API server to serve {kind.plural} of {kind.api_version}: "
+                    "is its CustomResourceDefinition installed?",
+                ) from error
             for item in page.get("items") or ():
                 item["apiVersion"], item["kind"] = kind.api_version, kind.name
                 found.append(item)

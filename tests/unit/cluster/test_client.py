@@ -7,7 +7,7 @@ import pytest
 from kubernetes.aio.client.configuration import Configuration
 
 from edgemodel.cluster.client import ApiServer, Conflict, Forbidden, Gone, NotLeading, Rejected, connect
-from edgemodel.cluster.kinds import CONFIG_MAP, DEPLOYMENT, EDGE_MODEL, MODEL_TRUST_POLICY, NAMESPACE
+from edgemodel.cluster.kinds import CONFIG_MAP, EDGE_MODEL, MODEL_TRUST_POLICY, NAMESPACE, SERVICE_MONITOR
 from edgemodel.errors import Stalled, Transient
 from tests.simulators.apiserver import ApiServerSimulator, Fault
 
@@ -41,9 +41,13 @@ async def test_an_object_that_is_not_there_is_none(api: ApiServer) -> None:
     assert await api.get(CONFIG_MAP, "vision", "absent") is None
 
 
-async def test_a_kind_that_is_not_served_lists_as_nothing(api: ApiServer, server: ApiServerSimulator) -> None:
-    server.faults.append(Fault(lambda _, path: path.endswith("deployments"), status=404))
-    assert await api.list(DEPLOYMENT) == ()
+async def test_only_service_monitors_list_as_nothing_where_the_kind_is_not_served(
+    api: ApiServer, server: ApiServerSimulator
+) -> None:
+    server.faults.append(Fault(lambda _, path: path.endswith("s"), status=404))
+    assert await api.list(SERVICE_MONITOR) == ()
+    with pytest.raises(Transient, match=r"serve modeltrustpolicies of edgemodel\.io/v1alpha1"):
+        await api.list(MODEL_TRUST_POLICY)
 
 
 async def test_lists_are_read_page_by_page_and_items_get_their_kind_back(
