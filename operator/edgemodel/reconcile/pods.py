@@ -64,10 +64,9 @@ has not seen change yet or of a clock that is off: the kubelet tries again, unti
 altered are no matter of time."""
 _FETCH_MAY_SAY = DELIVERY_REASONS | FILE_REASONS
 _SERVER_MAY_SAY = LOAD_REASONS
+_PULL_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff"})
 _IMAGE_TROUBLE = frozenset(
     {
-        "ErrImagePull",
-        "ImagePullBackOff",
         "InvalidImageName",
         "ErrImageNeverPull",
         "ImageInspectError",
@@ -164,6 +163,11 @@ def _failure(
     state, last = _map(container.get("state")), _map(container.get("lastState"))
     waiting = _map(state.get("waiting"))
     why = str(waiting.get("reason") or "")
+    if why in _PULL_TROUBLE:
+        # The kubelet alternates between the two; status must not.
+        image = clean(container.get("image") or "", 256)
+        said = f"the image of {what} cannot be pulled: {image}".rstrip(": ")
+        return Failure(Reason.IMAGE_PULL_FAILED, f"{said}; the pod's events say why", fatal=False)
     if why in _IMAGE_TROUBLE:
         said = (
             f"the image of {what} cannot be started: {clean(why, 64)}: {clean(waiting.get('message') or '')}"

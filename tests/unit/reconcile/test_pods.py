@@ -30,7 +30,8 @@ def image_trouble(why: str, where: str = "initContainerStatuses") -> dict[str, A
     name = "fetch" if where == "initContainerStatuses" else "server"
     waiting = {"waiting": {"reason": why, "message": 'Back-off pulling image "example.org/node:1"'}}
     base = DOWNLOADING if name == "fetch" else LOADING
-    return {**base, where: [{"name": name, "restartCount": 0, "state": waiting}]}
+    container = {"name": name, "image": "example.org/node:1", "restartCount": 0, "state": waiting}
+    return {**base, where: [container]}
 
 
 STAGES = {
@@ -152,8 +153,13 @@ def test_of_a_log_of_json_lines_the_last_message_is_told() -> None:
 
 
 def test_an_image_that_cannot_be_pulled_is_named() -> None:
-    assert "ImagePullBackOff" in message(image_trouble("ImagePullBackOff"))
     assert "example.org/node:1" in message(image_trouble("ImagePullBackOff"))
+
+
+def test_a_pull_that_is_tried_again_and_again_is_told_in_the_same_words() -> None:
+    first = image_trouble("ErrImagePull")
+    first["initContainerStatuses"][0]["state"]["waiting"]["message"] = "rpc error: not found"
+    assert message(first) == message(image_trouble("ImagePullBackOff"))
 
 
 def test_why_no_node_takes_the_pod_is_told() -> None:
