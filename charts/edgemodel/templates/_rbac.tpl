@@ -35,6 +35,11 @@
   verbs: [get, create, patch]
 {{- end }}
 
+{{- /* Two installations that share a cluster, by watchNamespaces, may bear the same release name in two namespaces. */ -}}
+{{- define "edgemodel.clusterRoleName" -}}
+{{- include "edgemodel.fullname" . }}{{ if .Values.watchNamespaces }}-{{ .Release.Namespace }}{{ end }}
+{{- end }}
+
 {{- define "edgemodel.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "edgemodel.serviceAccountName" . }}

@@ -58,7 +58,9 @@ def test_cluster_wide_operator(render: Render) -> None:
 
 def test_an_operator_of_two_namespaces_has_no_rights_in_others(render: Render) -> None:
     objects = render({"watchNamespaces": ["vision", "audio"], "policySecretNamespaces": ["keys"]})
-    assert rights(objects["ClusterRole", "edgemodel"]) == CLUSTER
+    assert rights(objects["ClusterRole", "edgemodel-edgemodel-system"]) == CLUSTER
+    binding = objects["ClusterRoleBinding", "edgemodel-edgemodel-system"]
+    assert binding["roleRef"]["name"] == "edgemodel-edgemodel-system"
     roles = {name: rights(one) for (kind, name), one in objects.items() if kind == "Role"}
     assert roles == {
         "vision/edgemodel": NAMESPACED,
