@@ -2,13 +2,17 @@
 
 Promises: no layer is asked for before the artifact passed its policies; every file in the directory has the digest that the
 signed manifest says; memory does not grow with the model; a run that was interrupted is resumed; a directory that is whole
-already, and whose signatures still pass, is left as it is, without a network. Leaves to others: the steps themselves
+already, and whose signatures still pass, is left as it is, without a network; one pull at a time works on a
+directory, others wait. Leaves to others: the steps themselves
 (``verify``, ``trust``, ``transfer``, ``model_directory``).
 """
 
 import asyncio
+import fcntl
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +33,9 @@ from edgemodel.artifact.verify import Examined, examine
 AT_ONCE = 3
 """Layers that are downloaded at the same time: hides round trips, and leaves a slow line to few."""
 EXAMINED = "examined.json"
+LOCK = "lock"
+LOCK_POLL_SECONDS = 0.05
+"""flock cannot be awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,9 @@ async def pull(
         Stalled: ``AmbiguousModelFile``, ``ModelFileNotFound``.
         Transient: ``RegistryUnreachable``, ``AuthenticationFailed``, ``NotFound``, ``TransferFailed``, ``DiskFull``.
     """
-    if reference.digest is not None:
-        here = await asyncio.to_thread(_whole, directory, reference, wish)
+    if reference.digest is not None and (directory / PRIVATE).is_dir():
+        async with _alone(directory):
+            here = await asyncio.to_thread(_whole, directory, reference, wish)
         if here is not None:
             return here
     examined = await examine(registry, reference)
@@ -96,10 +104,33 @@ async def pull(
     if all(file.packing == "raw" for file in verdict.files):
         model_directory.entry_file(paths, wish.model_file)  # told before the download, not after it
     store = Store(directory / PRIVATE, durable=durable)
-    await asyncio.to_thread(_adopt, directory, verdict.files, store)
-    arrived = await download(registry, examined.reference, verdict.files, store, progress)
-    description = await asyncio.to_thread(_install, directory, examined, verdict, wish, store)
+    async with _alone(directory):
+        await asyncio.to_thread(_adopt, directory, verdict.files, store)
+        arrived = await download(registry, examined.reference, verdict.files, store, progress)
+        description = await asyncio.to_thread(_install, directory, examined, verdict, wish, store)
     return PulledModel(examined.reference, directory, description, verdict, arrived)
+
+
+@asynccontextmanager
+async def _alone(directory: Path) -> AsyncIterator[None]:
+    """Hold the directory's lock: two that fill it at once would clear each other's files and blobs.
+
+    The kernel lets go of it when a process dies.
+    """
+    with disk_errors(directory, 0):
+        (directory / PRIVATE).mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(directory / PRIVATE / LOCK, flags, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(handle)
 
 
 async def download(

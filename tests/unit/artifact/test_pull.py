@@ -1,6 +1,8 @@
 """From a registry to a model directory: order, refusals, resumption, and what is on disk afterwards."""
 
+import asyncio
 import dataclasses
+import fcntl
 import json
 import random
 from datetime import UTC, datetime
@@ -154,6 +156,19 @@ async def test_a_whole_directory_is_judged_again_under_the_policies_of_today(sim
     with pytest.raises(Refused) as caught:
         await pulled(simulator, published.pinned, tmp_path, Wish([revoked]))
     assert caught.value.reason == "KeyRevoked"
+
+
+async def test_of_two_pulls_into_one_directory_the_second_waits_for_the_first(simulator, tmp_path):
+    published = publish(simulator, FILES)
+    (tmp_path / ".edgemodel").mkdir()
+    with (tmp_path / ".edgemodel" / "lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        both = [asyncio.create_task(pulled(simulator, published.pinned, tmp_path)) for _ in range(2)]
+        done, _ = await asyncio.wait(both, timeout=0.3)
+        assert not done
+    await asyncio.gather(*both)
+    assert contents(tmp_path) == FILES
+    assert (tmp_path / "model.json").exists()
 
 
 async def test_a_file_that_rotted_is_fetched_again_and_only_that_one(simulator, tmp_path):
