@@ -51,7 +51,8 @@ def test_other_publishers_versions_are_shown():
 
 BAD = [
     ("name", ""), ("name", "Models/a"), ("name", "/a"), ("name", "a/"), ("name", "a//b"), ("name", "a" * 256),
-    ("name", "../a"), ("name", "a:1"), ("version", ""), ("version", "1\n2"), ("version", "release/1"), ("version", "1" * 129),
+    ("name", "../a"), ("name", "a:1"), ("version", ""), ("version", "1\n2"), ("version", "release/1"),
+    ("version", "1" * 129),
     ("sequence", ""), ("sequence", "-1"), ("sequence", "+1"), ("sequence", "01"), ("sequence", "1.0"), ("sequence", "1e3"),
     ("sequence", " 1"), ("sequence", "9007199254740992"), ("sequence", "9" * 40), ("sequence", "\u0661"),
     ("expires", ""), ("expires", "2027-01-31"), ("expires", "2027-01-31T00:00:00"), ("expires", "2027-13-01T00:00:00Z"),
