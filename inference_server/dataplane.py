@@ -25,6 +25,11 @@ EXTENSIONS: tuple[str, ...] = ()
 # Status of a request whose client left before the answer, as nginx counts it.
 CLIENT_GONE = "499"
 
+# Decoded inputs in memory at a time. A JSON number of two bytes becomes one of eight: a 32 MiB body, 128 MiB.
+DECODED_BYTES = 256 * 1024 * 1024
+# What a string object takes beside its pointer in the array.
+_OBJECT_BYTES = 56
+
 Encoded = TypeVar("Encoded")
 
 
@@ -59,9 +64,12 @@ class DataPlane:
         version: Its version.
         threads: Number of inferences that may compute at the same time.
         metrics: Where to count.
+        decoded_bytes: Most memory that the inputs of all requests may take together.
     """
 
-    def __init__(self, name: str, version: str, threads: int, metrics: Metrics) -> None:
+    def __init__(
+        self, name: str, version: str, threads: int, metrics: Metrics, decoded_bytes: int = DECODED_BYTES
+    ) -> None:
         self.name = name
         self.version = version
         self.metrics = metrics
@@ -70,6 +78,8 @@ class DataPlane:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
         self._inflight = metrics.inflight.labels(name, version)
         self._compute_duration = metrics.compute_duration.labels(name, version)
+        self._most_decoded_bytes = decoded_bytes
+        self._decoded_bytes = 0
         self._codes: dict[tuple[str, str, str, str], _Outcome] = {}
 
     def serve(self, model: ServedModel) -> None:
@@ -130,10 +140,17 @@ class DataPlane:
         """
         started = time.perf_counter()
         code = "200"
+        held = 0
         self._inflight.inc()
         try:
             model = self.model(name, version)
             request = decode(model.metadata)
+            size = sum(_memory(array) for array in request.inputs.values())
+            # One that is larger than the bound by itself is served when it is alone.
+            if self._decoded_bytes and self._decoded_bytes + size > self._most_decoded_bytes:
+                raise NotReady("too many large requests at the same time; try again shortly")
+            held = size
+            self._decoded_bytes += held
             arrays = await self._compute(model, request)
             specs = {spec.name: spec for spec in model.metadata.outputs}
             outputs = tuple(
@@ -155,6 +172,7 @@ class DataPlane:
             logger.exception("inference failed unexpectedly")
             raise ExecutionFailed("internal error; the server's log has the details") from None
         finally:
+            self._decoded_bytes -= held
             self._inflight.dec()
             known = code != str(NotFound.status)
             self._count(protocol, code, known, time.perf_counter() - started)
@@ -185,6 +203,10 @@ class DataPlane:
             # Looking a labelled child up costs more than the increment: keep it.
             outcome = self._codes[key] = _Outcome(self.metrics, model, version, protocol, code)
         outcome.count(seconds)
+
+
+def _memory(array: Array) -> int:
+    return int(array.nbytes) + (int(array.size) * _OBJECT_BYTES if array.dtype.hasobject else 0)
 
 
 class _Outcome:

@@ -106,3 +106,22 @@ async def test_no_more_than_the_threads_compute_at_a_time():
     model.go.set()
     await asyncio.gather(*tasks)
     assert model.runs == 5
+
+
+async def test_decoded_inputs_in_memory_are_bounded_and_one_is_always_served():
+    plane = DataPlane("m", "1", 1, Metrics(), decoded_bytes=6)
+    model = Doubler()
+    model.go.clear()
+    plane.serve(model)
+    first = asyncio.create_task(plane.infer("http", "m", None, decode, encode))
+    await until(lambda: model.runs == 1)
+    with pytest.raises(NotReady, match="too many large requests"):
+        await plane.infer("http", "m", None, decode, encode)
+    model.go.set()
+    await first
+
+    def large(metadata):
+        return InferenceRequest({"x": np.ones(9, np.float32)}, ("y",))
+
+    await plane.infer("http", "m", None, large, encode)
+    await plane.infer("http", "m", None, decode, encode)
