@@ -76,6 +76,7 @@ _IMAGE_TROUBLE = frozenset(
         "RunContainerError",
     }
 )
+_POD_NAME = re.compile(r'\bpods "[^"]{0,253}"')
 _USERINFO = re.compile(r"://[^/@\s]{1,256}@")
 
 
@@ -127,6 +128,16 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
         ended=status.get("phase") in ("Failed", "Succeeded"),
         failure=failure,
     )
+
+
+def withheld(deployment: Mapping[str, Any]) -> Failure | None:
+    """Return why a live Deployment's pods cannot even be made: a quota, a LimitRange, an admission policy."""
+    for item in map(_map, _list(_map(deployment.get("status")).get("conditions"))):
+        if item.get("type") == "ReplicaFailure" and item.get("status") == "True":
+            # Each try has another pod name, and status must not change with each.
+            why = clean(_POD_NAME.sub("a pod", str(item.get("message") or item.get("reason") or "")))
+            return Failure(Reason.UNSCHEDULABLE, f"its pods cannot be made: {why}".rstrip(": "), fatal=False)
+    return None
 
 
 def clean(text: object, length: int = MESSAGE_LENGTH) -> str:

@@ -4,17 +4,17 @@ Live objects carry 16 hex digits of a digest; slots carry the whole of it. A Dep
 label as its key, so that it can still be named and removed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from edgemodel.api.meta import LABEL_DIGEST
 from edgemodel.reconcile.child import digest_label
-from edgemodel.reconcile.pods import PodFacts
+from edgemodel.reconcile.pods import PodFacts, withheld
 from edgemodel.rollout.machine import Failure, Seen
 
 
 def seen_versions(
-    known: Iterable[str], children: Iterable[Mapping[str, Any]], pods: Iterable[PodFacts]
+    known: Iterable[str], children: Collection[Mapping[str, Any]], pods: Iterable[PodFacts]
 ) -> dict[str, Seen]:
     """Return what was seen of each version.
 
@@ -29,6 +29,7 @@ def seen_versions(
         for child in children
         if child.get("kind") == "Deployment"
     }
+    refused = withheld_by_label(children)
     by_label: dict[str, list[PodFacts]] = {label: [] for label in sizes}
     for pod in pods:
         if not pod.ended:
@@ -39,10 +40,16 @@ def seen_versions(
             replicas=sizes.get(label, 0),
             pods=len(own),
             ready=sum(pod.ready for pod in own),
-            failure=worst(own),
+            failure=worst(own) or refused.get(label),
         )
         for label, own in by_label.items()
     }
+
+
+def withheld_by_label(children: Iterable[Mapping[str, Any]]) -> dict[str, Failure]:
+    """Return, by digest label, why the pods of live Deployments cannot be made."""
+    found = {label_of(child): withheld(child) for child in children if child.get("kind") == "Deployment"}
+    return {label: failure for label, failure in found.items() if failure is not None}
 
 
 def worst(pods: Iterable[PodFacts]) -> Failure | None:

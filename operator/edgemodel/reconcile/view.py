@@ -9,7 +9,7 @@ from edgemodel.api.v1alpha1 import EdgeModelStatus, RolledBack, Slot
 from edgemodel.reconcile.child import digest_label
 from edgemodel.reconcile.observed import Judged, Observed, Unresolved
 from edgemodel.reconcile.pods import PodFacts, Stage
-from edgemodel.reconcile.versions import worst
+from edgemodel.reconcile.versions import withheld_by_label, worst
 from edgemodel.rollout.machine import Failure, Step
 
 
@@ -19,6 +19,8 @@ class VersionView:
 
     slot: Slot
     pods: tuple[PodFacts, ...]
+    withheld: Failure | None = None
+    """Why pods of it cannot be made."""
 
     @property
     def name(self) -> str:
@@ -32,8 +34,8 @@ class VersionView:
 
     @cached_property
     def failure(self) -> Failure | None:
-        """What the worst of its pods reports."""
-        return worst(self.pods)
+        """What the worst of its pods reports, or why there are none."""
+        return worst(self.pods) or self.withheld
 
     def reached(self, stage: Stage) -> bool:
         """Say whether any pod has come as far as ``stage``."""
@@ -62,9 +64,8 @@ class View:
         if slot is None:
             return None
         label = digest_label(slot.digest)
-        return VersionView(
-            slot, tuple(pod for pod in self._pods if pod.digest == label and not pod.going and not pod.ended)
-        )
+        pods = tuple(pod for pod in self._pods if pod.digest == label and not pod.going and not pod.ended)
+        return VersionView(slot, pods, withheld_by_label(self.observed.children).get(label))
 
     @property
     def target_digest(self) -> str | None:

@@ -152,6 +152,23 @@ def test_a_reference_that_cannot_be_parsed_waits_for_a_person() -> None:
 # The next version
 
 
+def test_pods_that_cannot_be_made_are_told_of_in_words_that_stay() -> None:
+    world = World("A").settle()
+    world.pods.clear()
+    (deployment,) = (child for child in world.children.values() if child["kind"] == "Deployment")
+    for name in ("detector-559aead0-x-abcde", "detector-559aead0-x-fghij"):
+        why = f'pods "{name}" is forbidden: exceeded quota: small'
+        failed = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": why}
+        deployment["status"] = {"conditions": [failed]}
+        decision = world.decide()
+        assert decision.status is not None
+        told = {item.type: (item.reason, item.message) for item in decision.status.conditions}
+        assert told["Ready"][0] == told["ModelLoaded"][0] == "Unschedulable"
+        assert "ts pods cannot be made: a pod is forbidden: exceeded quota: small" in told["ModelLoaded"][1]
+        assert "exceeded quota" in told["Ready"][1]
+        assert name not in str(told)
+
+
 def test_a_new_version_replaces_the_old_one_without_a_gap() -> None:
     world = serving(replicas=2)
     world.target = judged("B")
