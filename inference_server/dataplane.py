@@ -145,12 +145,7 @@ class DataPlane:
         try:
             model = self.model(name, version)
             request = decode(model.metadata)
-            size = sum(_memory(array) for array in request.inputs.values())
-            # One that is larger than the bound by itself is served when it is alone.
-            if self._decoded_bytes and self._decoded_bytes + size > self._most_decoded_bytes:
-                raise NotReady("too many large requests at the same time; try again shortly")
-            held = size
-            self._decoded_bytes += held
+            held = self._hold(request)
             arrays = await self._compute(model, request)
             specs = {spec.name: spec for spec in model.metadata.outputs}
             outputs = tuple(
@@ -184,6 +179,14 @@ class DataPlane:
     async def close(self) -> None:
         """Let no further inference start; what waits for a thread is dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _hold(self, request: InferenceRequest) -> int:
+        """Count the memory of a decoded request; one that is larger than the bound by itself is served when it is alone."""
+        size = sum(_memory(array) for array in request.inputs.values())
+        if self._decoded_bytes and self._decoded_bytes + size > self._most_decoded_bytes:
+            raise NotReady("too many large requests at the same time; try again shortly")
+        self._decoded_bytes += size
+        return size
 
     def _compute(self, model: ServedModel, request: InferenceRequest) -> Awaitable[list[Array]]:
         return asyncio.get_running_loop().run_in_executor(self._threads, self._timed_run, model, request)
