@@ -164,7 +164,7 @@ def test_pods_that_cannot_be_made_are_told_of_in_words_that_stay() -> None:
         assert decision.status is not None
         told = {item.type: (item.reason, item.message) for item in decision.status.conditions}
         assert told["Ready"][0] == told["ModelLoaded"][0] == "Unschedulable"
-        assert "ts pods cannot be made: a pod is forbidden: exceeded quota: small" in told["ModelLoaded"][1]
+        assert "pods cannot be made: a pod is forbidden: exceeded quota: small" in told["ModelLoaded"][1]
         assert "exceeded quota" in told["Ready"][1]
         assert name not in str(told)
 
