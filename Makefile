@@ -32,7 +32,7 @@ demo: venv ## Show the main job on a real cluster (KUBE_CONTEXT=… uses yours, 
 
 .PHONY: test
 test: venv tools ## Run every test, end-to-end included
-	$(PY) -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+	$(PY) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: venv ## Run the tests that need neither cluster nor network

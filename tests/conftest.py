@@ -7,25 +7,33 @@ by side they take half the time.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
 UNIT_SECONDS = 10 if "PYTEST_XDIST_WORKER" in os.environ else 2
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def tier(path: str) -> str:
+    """Return the tier of a test file, ``tests/<tier>/…``; what needs no testbed goes with the shorter of the two."""
+    name = Path(path)
+    return "control_plane" if name.name in ("test_cluster.py", "test_interop.py") else name.parts[1]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test its time limit and its group."""
+    """Give unit tests their time limit."""
     for item in items:
-        parts = item.path.relative_to(HERE).parts
-        if (
-            parts[0] == "unit"
-            and not item.get_closest_marker("timeout")
-            and not item.get_closest_marker("process")
-        ):
+        own = any(map(item.get_closest_marker, ("timeout", "process")))
+        if tier(item.nodeid.split("::")[0]) == "unit" and not own:
             item.add_marker(pytest.mark.timeout(UNIT_SECONDS))
-        group = parts[0]
-        if parts[-1] in ("test_cluster.py", "test_interop.py"):
-            group = "control_plane"  # they need no testbed, and that worker is done first
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand whole tiers to workers, in the order in which they are collected."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TierScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return tier(nodeid.split("::", maxsplit=1)[0])
+
+    return TierScheduling(config, log)

@@ -137,7 +137,7 @@ class Site:
         return "", "", ""
 
     async def becomes(
-        self, kind: str, status: str, reason: str | None = None, name: str = "detector", seconds: float = 20
+        self, kind: str, status: str, reason: str | None = None, name: str = "detector", seconds: float = 60
     ) -> str:
         """Wait for a condition; return its message."""
         seen: tuple[str, str, str] = ("", "", "")
@@ -153,7 +153,7 @@ class Site:
             raise AssertionError(f"{error}; {kind} is {seen}; status: {await self.status(name)}") from None
         return seen[2]
 
-    async def serves(self, digest: str, name: str = "detector", seconds: float = 20) -> None:
+    async def serves(self, digest: str, name: str = "detector", seconds: float = 60) -> None:
         """Wait until a version is the active one, ready, and the only one."""
 
         async def look() -> bool:

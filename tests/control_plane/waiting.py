@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def until(look: Callable[[], Awaitable[T] | T], why: str, *, seconds: float = 20.0) -> T:
+async def until(look: Callable[[], Awaitable[T] | T], why: str, *, seconds: float = 60.0) -> T:
     """Return the first true value of ``look``; fail with ``why`` and the last value seen after ``seconds``."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
