@@ -14,7 +14,8 @@ from testbed.installation import Testbed, existing, start
 from testbed.load import Load
 from testbed.publisher import Publisher
 
-NAMESPACE = "vision"
+NAMESPACE = "edgemodel-demo"
+"""Also the policy's name; both are the demo's own, and made anew each time."""
 NAME = "detector"
 REPOSITORY = f"{NAMESPACE}/{NAME}"
 
@@ -75,7 +76,7 @@ class Story:
                 {
                     "apiVersion": "edgemodel.io/v1alpha1",
                     "kind": "ModelTrustPolicy",
-                    "metadata": {"name": "vision"},
+                    "metadata": {"name": NAMESPACE},
                     "spec": {
                         "match": {"images": [f"{self.bed.registry}/{NAMESPACE}/**"]},
                         "authorities": [{"name": "site", "publicKey": self.key.pem}],
@@ -185,6 +186,11 @@ class Story:
                 assert told["model_version"] == "v2", told
                 say("still serving v2")
 
+    def clean_up(self) -> None:
+        """Remove what the demo made, on a cluster that goes on."""
+        self.kube("delete", "namespace", NAMESPACE)
+        self.kube("delete", "modeltrustpolicy", NAMESPACE)
+
     def await_active(self, digest: str) -> None:
         """Wait until that version serves."""
 
@@ -215,7 +221,14 @@ def main() -> None:
     else:
         testbed = start("demo", keep=options.keep, step=step)
     with testbed as bed, tempfile.TemporaryDirectory(prefix="edgemodel-demo-") as folder:
-        Story(bed, Path(folder)).tell()
+        story = Story(bed, Path(folder))
+        story.tell()
+        if options.kube_context and not options.keep:
+            with step("Remove the demo's namespace and policy; the operator stays"):
+                story.clean_up()
+                say(
+                    "helm uninstall edgemodel --namespace edgemodel-system removes the operator; its CRDs stay"
+                )
         print(f"\nAll of it took {time.monotonic() - began:.0f} s.")
         if options.keep:
             print("Left running. Look around with:")

@@ -23,6 +23,8 @@ from testbed.waiting import until
 CLUSTER = ROOT / "hack" / "cluster" / "cluster"
 SYSTEM_NAMESPACE = "edgemodel-system"
 RELEASE = "edgemodel"
+BUILD_ANNOTATION = "edgemodel.io/build"
+"""On the operator's pods: which build of the images a testbed put there."""
 PRIVATE_PORT = 5443
 TROUBLE_PORTS = {"closed": 5991, "silent": 5992, "wrong-certificate": 5993}
 
@@ -154,7 +156,7 @@ def _install(kube: Kube, image_registry: str, registries: dict[str, Any], build:
         "images": {"registry": image_registry, "tag": "dev"},
         "registries": registries,
         "dashboards": {"enabled": True},
-        "podAnnotations": {"edgemodel.io/build": build},
+        "podAnnotations": {BUILD_ANNOTATION: build},
     }
     helm = BIN / "helm" if (BIN / "helm").exists() else Path("helm")
     flags = [
@@ -215,6 +217,7 @@ def start(name: str, *, keep: bool = False, audit: bool = False, step: Step = qu
 def existing(context: str, registry: str, *, step: Step = quiet) -> Iterator[Testbed]:
     """Install the operator on a cluster that a person named, with images pushed to their registry."""
     kube = Kube(None, context, foreign=True)
+    _refuse_to_replace(kube)
     with step(f"Build the images and push them to {registry}"):
         images = _images()
         for image in images:
@@ -225,6 +228,19 @@ def existing(context: str, registry: str, *, step: Step = quiet) -> Iterator[Tes
         _install(kube, registry, {registry: {"plainHTTP": True}}, build)
     with _api_proxy(kube) as url:
         yield Testbed(kube, registry, RegistryTools(registry, Path("/nonexistent")), None, {}, api_proxy=url)
+
+
+def _refuse_to_replace(kube: Kube) -> None:
+    """Stop before an operator that a person installed would be upgraded with our settings."""
+    try:
+        template = kube.get("deployment", RELEASE, SYSTEM_NAMESPACE)["spec"]["template"]
+    except LookupError:
+        return
+    if BUILD_ANNOTATION not in template["metadata"].get("annotations", {}):
+        raise SystemExit(
+            f"{kube.context} has an EdgeModel operator in {SYSTEM_NAMESPACE} that is not the demo's; it is left alone. "
+            "Use another cluster, or leave out KUBE_CONTEXT to start one on this machine."
+        )
 
 
 @contextmanager
