@@ -129,14 +129,14 @@ async def test_an_interrupted_pull_goes_on_where_it_stopped(simulator, tmp_path)
             await pull(registry, published.reference, tmp_path, WISH)
     simulator._faults.clear()
     simulator.requests.clear()
-    # Another layer was on its way when the pull ended; it may have arrived.
+    # Another layer was on its way when the pull ended: it may have arrived, or all its bytes without being taken in yet.
     other = published.manifest.layers[0].digest
     arrived = Store(tmp_path / ".edgemodel").path(other).exists()
     await pulled(simulator, published.reference, tmp_path)
     assert contents(tmp_path) == FILES
     (request,) = simulator.seen("GET", weights)
     assert int(request.headers["range"].removeprefix("bytes=").removesuffix("-")) > 1_000_000
-    assert bool(simulator.seen("GET", other)) is not arrived
+    assert len(simulator.seen("GET", other)) <= (0 if arrived else 1)
 
 
 async def test_a_whole_directory_needs_no_network(simulator, tmp_path):
