@@ -15,7 +15,7 @@ from benchmarks.figures import Report
 from benchmarks.memory import resident
 from benchmarks.models import matmul_model
 from testbed.installation import start
-from testbed.publisher import Publisher
+from testbed.publisher import Publisher, trust_policy
 
 MODELS = 100
 SECONDS = 300
@@ -32,17 +32,7 @@ def run() -> bool:
         key = publisher.key("bench")
         model = matmul_model(Path(folder) / "model.onnx", megabytes=1)
         bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        bed.kube.apply(
-            {
-                "apiVersion": "edgemodel.io/v1alpha1",
-                "kind": "ModelTrustPolicy",
-                "metadata": {"name": NAMESPACE},
-                "spec": {
-                    "match": {"images": [f"{bed.registry}/{NAMESPACE}/**"]},
-                    "authorities": [{"name": "bench", "publicKey": key.pem}],
-                },
-            }
-        )
+        bed.kube.apply(trust_policy(NAMESPACE, [f"{bed.registry}/{NAMESPACE}/**"], [key]))
         publisher.publish(model, f"{NAMESPACE}/model:1", version="1", sequence=1, key=key)
         began = time.monotonic()
         for number in range(MODELS):

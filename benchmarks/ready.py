@@ -19,7 +19,7 @@ from benchmarks.figures import Report
 from benchmarks.models import matmul_model
 from testbed.installation import Testbed, start
 from testbed.paths import BIN
-from testbed.publisher import Publisher
+from testbed.publisher import Publisher, trust_policy
 
 RUNS = 7
 NAMESPACE = "bench-ready"
@@ -161,17 +161,7 @@ def run() -> bool:
         model = matmul_model(Path(folder) / "model.onnx", megabytes=5)
         publisher.publish(model, f"{NAMESPACE}/model:1", version="1", sequence=1, key=key)
         bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        bed.kube.apply(
-            {
-                "apiVersion": "edgemodel.io/v1alpha1",
-                "kind": "ModelTrustPolicy",
-                "metadata": {"name": NAMESPACE},
-                "spec": {
-                    "match": {"images": [f"{bed.registry}/{NAMESPACE}/**"]},
-                    "authorities": [{"name": "bench", "publicKey": key.pem}],
-                },
-            }
-        )
+        bed.kube.apply(trust_policy(NAMESPACE, [f"{bed.registry}/{NAMESPACE}/**"], [key]))
         totals, plain, steps = [], [], []
         for number in range(RUNS + 1):
             total, times = one_run(bed, f"{bed.registry}/{NAMESPACE}/model:1", number)

@@ -12,7 +12,7 @@ import numpy as np
 from testbed import magika_model
 from testbed.installation import Testbed, existing, start
 from testbed.load import Load
-from testbed.publisher import Publisher
+from testbed.publisher import Publisher, trust_policy
 
 NAMESPACE = "edgemodel-demo"
 """Also the policy's name; both are the demo's own, and made anew each time."""
@@ -72,17 +72,8 @@ class Story:
             self.kube("delete", "namespace", NAMESPACE, "--ignore-not-found")
             self.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
             self.key = self.publisher.key("site")
-            self.kube.apply(
-                {
-                    "apiVersion": "edgemodel.io/v1alpha1",
-                    "kind": "ModelTrustPolicy",
-                    "metadata": {"name": NAMESPACE},
-                    "spec": {
-                        "match": {"images": [f"{self.bed.registry}/{NAMESPACE}/**"]},
-                        "authorities": [{"name": "site", "publicKey": self.key.pem}],
-                    },
-                }
-            )
+            images = [f"{self.bed.registry}/{NAMESPACE}/**"]
+            self.kube.apply(trust_policy(NAMESPACE, images, [self.key]))
             say(self.kube("get", "modeltrustpolicy"))
 
     def first_model(self) -> str:

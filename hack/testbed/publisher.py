@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from testbed.shell import run
 
@@ -22,6 +23,17 @@ class Key:
     def pem(self) -> str:
         """The public half, for a policy."""
         return self.public.read_text()
+
+
+def trust_policy(name: str, images: list[str], keys: list[Key], **spec: Any) -> dict[str, Any]:
+    """Return a ModelTrustPolicy that lets in what any of ``keys`` signed under ``images``; ``spec`` overrides."""
+    authorities = [{"name": key.private.stem, "publicKey": key.pem} for key in keys]
+    return {
+        "apiVersion": "edgemodel.io/v1alpha1",
+        "kind": "ModelTrustPolicy",
+        "metadata": {"name": name},
+        "spec": {"match": {"images": images}, "authorities": authorities, **spec},
+    }
 
 
 @dataclass(frozen=True)

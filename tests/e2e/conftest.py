@@ -17,7 +17,7 @@ import pytest
 from testbed import magika_model
 from testbed.installation import Testbed, start
 from testbed.kube import Kube
-from testbed.publisher import Key, Publisher
+from testbed.publisher import Key, Publisher, trust_policy
 
 # Namespaces of an earlier run on a cluster that was kept may still be going.
 _numbers = itertools.count(int(time.time()) % 100_000 * 100)
@@ -69,19 +69,8 @@ class Site:
     def policy(self, *keys: Key, name: str = "site", **spec: Any) -> None:
         """Apply a policy for everything in this site's part of the registry."""
         full = f"{self.namespace}-{name}"
-        document = {
-            "apiVersion": "edgemodel.io/v1alpha1",
-            "kind": "ModelTrustPolicy",
-            "metadata": {"name": full},
-            "spec": {
-                "match": {"images": [f"{self.bed.registry}/{self.namespace}/**"]},
-                "authorities": [
-                    {"name": key.private.stem, "publicKey": key.pem} for key in (keys or (self.key,))
-                ],
-                **spec,
-            },
-        }
-        self.kube.apply(document)
+        images = [f"{self.bed.registry}/{self.namespace}/**"]
+        self.kube.apply(trust_policy(full, images, list(keys or (self.key,)), **spec))
         if full not in self.policies:
             self.policies.append(full)
 
