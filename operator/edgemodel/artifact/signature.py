@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from edgemodel.artifact import media_types, strict_base64, strict_json
+from edgemodel.artifact import media_types, strict_base64
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.keys import PrivateKey, PublicKey
 from edgemodel.artifact.manifest_build import SIGN_PREDICATE
@@ -30,8 +30,10 @@ from edgemodel.artifact.statement import (
     MAX_BYTES,
     Kind,
     Statement,
+    object_at,
     parse_simple_signing,
     parse_statement,
+    parsed,
     unreadable,
 )
 from edgemodel.errors import Refused
@@ -103,23 +105,23 @@ def parse_bundle(data: bytes) -> SignatureEvidence:
     Raises:
         Refused: ``SignatureInvalid``; the message names the member.
     """
-    document = _object(_json(data, "bundle", MAX_BUNDLE), "bundle")
+    document = object_at(parsed(data, "bundle", MAX_BUNDLE), "bundle")
     media_type = document.get("mediaType")
     if not isinstance(media_type, str) or media_type not in _BUNDLES:
         raise unreadable(f"bundle.mediaType: expected {media_types.BUNDLE}, found {media_type!r:.120}")
-    hint = _hint(_object(document.get("verificationMaterial"), "bundle.verificationMaterial"))
+    hint = _hint(object_at(document.get("verificationMaterial"), "bundle.verificationMaterial"))
     if "messageSignature" in document:
         raise unreadable(
             "bundle.messageSignature: signs bare bytes; expected a dsseEnvelope as cosign sign writes"
         )
-    envelope = _object(document.get("dsseEnvelope"), "bundle.dsseEnvelope")
+    envelope = object_at(document.get("dsseEnvelope"), "bundle.dsseEnvelope")
     if envelope.get("payloadType") != media_types.IN_TOTO:
         raise unreadable(f"bundle.dsseEnvelope.payloadType: expected {media_types.IN_TOTO}")
     payload = _base64(envelope.get("payload"), "bundle.dsseEnvelope.payload")
     signatures = envelope.get("signatures")
     if not isinstance(signatures, list) or len(signatures) != 1:
         raise unreadable("bundle.dsseEnvelope.signatures: expected exactly one")
-    one = _object(signatures[0], "bundle.dsseEnvelope.signatures[0]")
+    one = object_at(signatures[0], "bundle.dsseEnvelope.signatures[0]")
     statement = parse_statement(payload)
     return SignatureEvidence(
         format="OpenSSF" if statement.kind is Kind.FILES else "Bundle",
@@ -227,23 +229,10 @@ def _hint(material: Mapping[str, Any]) -> str:
             "bundle.verificationMaterial.publicKey: missing; signatures with a certificate (keyless) need a network "
             "to be checked and are not supported, sign with a key"
         )
-    hint = _object(material["publicKey"], "bundle.verificationMaterial.publicKey").get("hint", "")
+    hint = object_at(material["publicKey"], "bundle.verificationMaterial.publicKey").get("hint", "")
     if not isinstance(hint, str) or len(hint) > MAX_HINT:
         raise unreadable("bundle.verificationMaterial.publicKey.hint: expected a short string")
     return hint
-
-
-def _json(data: bytes, what: str, max_bytes: int) -> Any:
-    try:
-        return strict_json.parse(data, max_bytes=max_bytes)
-    except strict_json.NotStrictJson as error:
-        raise unreadable(f"the {what} {error}") from None
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise unreadable(f"{where}: expected an object")
-    return value
 
 
 def _base64(value: Any, where: str) -> bytes:

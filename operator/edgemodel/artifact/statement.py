@@ -66,7 +66,7 @@ def parse_statement(data: bytes) -> Statement:
     Raises:
         Refused: ``SignatureInvalid``; the message names the member.
     """
-    document = _object(_json(data, "statement"), "statement")
+    document = object_at(parsed(data, "statement", MAX_BYTES), "statement")
     if document.get("_type") not in _STATEMENTS:
         raise unreadable(f"statement._type: expected {_STATEMENTS[0]}, found {document.get('_type')!r:.80}")
     predicate = document.get("predicateType")
@@ -91,12 +91,12 @@ def parse_simple_signing(data: bytes) -> Statement:
     Raises:
         Refused: ``SignatureInvalid``; the message names the member.
     """
-    document = _object(_json(data, "payload"), "payload")
-    critical = _object(document.get("critical"), "payload.critical")
+    document = object_at(parsed(data, "payload", MAX_BYTES), "payload")
+    critical = object_at(document.get("critical"), "payload.critical")
     kind = critical.get("type")
     if kind != LEGACY_TYPE:
         raise unreadable(f"payload.critical.type: expected {LEGACY_TYPE!r}, found {kind!r:.80}")
-    image = _object(critical.get("image"), "payload.critical.image")
+    image = object_at(critical.get("image"), "payload.critical.image")
     try:
         digest = Digest.parse(image.get("docker-manifest-digest"))
     except ValueError as error:
@@ -107,8 +107,8 @@ def parse_simple_signing(data: bytes) -> Statement:
 
 
 def _files(document: Mapping[str, Any], subjects: list[Digest | None]) -> Statement:
-    predicate = _object(document.get("predicate"), "statement.predicate")
-    how = _object(predicate.get("serialization"), "statement.predicate.serialization")
+    predicate = object_at(document.get("predicate"), "statement.predicate")
+    how = object_at(predicate.get("serialization"), "statement.predicate.serialization")
     if how.get("method") != "files" or how.get("hash_type") != "sha256":
         raise unreadable(
             "statement.predicate.serialization: expected method files and hash_type sha256 (model_signing's defaults), "
@@ -121,7 +121,7 @@ def _files(document: Mapping[str, Any], subjects: list[Digest | None]) -> Statem
     root = Hasher()
     for i, entry in enumerate(resources):
         where = f"statement.predicate.resources[{i}]"
-        resource = _object(entry, where)
+        resource = object_at(entry, where)
         name, algorithm = resource.get("name"), resource.get("algorithm")
         if not isinstance(name, str) or not 0 < len(name) <= MAX_PATH or name in files:
             raise unreadable(f"{where}.name: expected a path that no other entry has, found {name!r:.80}")
@@ -134,14 +134,16 @@ def _files(document: Mapping[str, Any], subjects: list[Digest | None]) -> Statem
     return Statement(Kind.FILES, FILES_PREDICATE, frozenset(), files=tuple(sorted(files.items())))
 
 
-def _json(data: bytes, what: str) -> Any:
+def parsed(data: bytes, what: str, max_bytes: int) -> Any:
+    """Return what JSON says that has one meaning only; ``what`` names the document in the refusal."""
     try:
-        return strict_json.parse(data, max_bytes=MAX_BYTES)
+        return strict_json.parse(data, max_bytes=max_bytes)
     except strict_json.NotStrictJson as error:
         raise unreadable(f"the {what} {error}") from None
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
+def object_at(value: Any, where: str) -> dict[str, Any]:
+    """Return a value that must be a JSON object; ``where`` names the member in the refusal."""
     if not isinstance(value, dict):
         raise unreadable(f"{where}: expected an object")
     return value
@@ -149,7 +151,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 def _subject(value: Any, where: str) -> Digest | None:
     """Return the sha256 of a subject; None when it has digests of other algorithms only."""
-    digests = _object(_object(value, where).get("digest"), f"{where}.digest")
+    digests = object_at(object_at(value, where).get("digest"), f"{where}.digest")
     return _hex(digests["sha256"], f"{where}.digest.sha256") if "sha256" in digests else None
 
 
@@ -162,5 +164,5 @@ def _hex(value: Any, where: str) -> Digest:
 
 def _texts(value: Any, where: str) -> dict[str, str]:
     """Return the members that are strings; ``null`` and other values say nothing to us."""
-    members = _object(value, where) if value is not None else {}
+    members = object_at(value, where) if value is not None else {}
     return {name: text for name, text in members.items() if isinstance(text, str)}
