@@ -66,11 +66,18 @@ class FakeKubelet:
             (namespace, labels.get(LABEL_DIGEST, "")),
             self.fates.get((namespace, labels.get(LABEL_MODEL, "")), ready),
         )
-        if fate is None or meta.get("deletionTimestamp") or self._done.get(meta["uid"]) == fate:
+        told = self._done.get(meta["uid"]) == fate and not _called_unschedulable(pod)
+        if fate is None or meta.get("deletionTimestamp") or told:
             return
         status = _ready(pod) if fate == ready else _failing(pod, fate)
         await self._api.merge(POD, namespace, meta["name"], {"status": status}, subresource="status")
         self._done[meta["uid"]] = fate
+
+
+def _called_unschedulable(pod: dict[str, Any]) -> bool:
+    """Tell whether the scheduler, which knows of no node, spoke after this kubelet had."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(it["type"] == "PodScheduled" and it["status"] == "False" for it in conditions)
 
 
 def _condition(kind: str, status: str) -> dict[str, str]:
