@@ -24,7 +24,7 @@ from edgemodel.artifact.manifest import ModelFile
 from edgemodel.artifact.model_directory import PRIVATE, Description
 from edgemodel.artifact.policy import Policy
 from edgemodel.artifact.reference import Reference
-from edgemodel.artifact.registry import Registry
+from edgemodel.artifact.source import Source
 from edgemodel.artifact.store import Store, disk_errors
 from edgemodel.artifact.transfer import Progress, fetch
 from edgemodel.artifact.trust import Verdict
@@ -69,7 +69,7 @@ class PulledModel:
 
 
 async def pull(
-    registry: Registry,
+    registry: Source,
     reference: Reference,
     directory: Path,
     wish: Wish,
@@ -134,7 +134,7 @@ async def _alone(directory: Path) -> AsyncIterator[None]:
 
 
 async def download(
-    registry: Registry,
+    registry: Source,
     reference: Reference,
     files: Sequence[ModelFile],
     store: Store,

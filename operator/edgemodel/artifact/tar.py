@@ -69,7 +69,8 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths, *, durabl
     cap = size + PIECE if file.packing == "tar" else _GZIP_ALLOWANCE + _GZIP_RATIO * size
     written = []
     with archive.open("rb") as packed:
-        source = _Source(gzip.GzipFile(fileobj=packed) if file.packing == "tar+gzip" else packed, cap, file)
+        stream = gzip.GzipFile(fileobj=packed) if file.packing == "tar+gzip" else packed
+        source = _Source(stream, cap, file.path or str(file.descriptor.digest))
         for header in _entries(source):
             path = _wanted(header, file.folder)
             if path is None:
@@ -88,13 +89,47 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths, *, durabl
     return written
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where an entry's content stands in its archive, in bytes."""
+
+    offset: int
+    size: int
+
+
+def index(archive: Path) -> dict[str, Span]:
+    """Return where each file of a plain tar archive stands; nothing of its content is read.
+
+    Raises:
+        Refused: ``MalformedArtifact``; it is no tar archive, is cut short, names a file twice, or holds more than files
+            and folders.
+        OSError: the disk's own.
+    """
+    found: dict[str, Span] = {}
+    size = archive.stat().st_size
+    with archive.open("rb") as packed:
+        source = _Source(packed, size, archive.name)
+        for header in _entries(source):
+            start = packed.tell()
+            end = start + header.size + -header.size % BLOCK
+            if end > size:
+                raise source.wrong(f"ends inside {header.name[:80]!r}")
+            path = _wanted(header, "")
+            if path is not None:
+                if path in found:
+                    raise source.wrong(f"has two entries {path[:80]!r}")
+                found[path] = Span(start, header.size)
+            packed.seek(end)
+    return found
+
+
 class _Source:
     """The unpacked stream, counted."""
 
-    def __init__(self, stream: BinaryIO | gzip.GzipFile, cap: int, file: ModelFile) -> None:
+    def __init__(self, stream: BinaryIO | gzip.GzipFile, cap: int, name: str) -> None:
         self._stream = stream
         self._left = cap
-        self._name = file.path or str(file.descriptor.digest)
+        self._name = name
 
     def wrong(self, what: str) -> Refused:
         return malformed(f"archive {self._name}: {what}")

@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 from edgemodel.artifact.manifest import Descriptor
 from edgemodel.artifact.reference import Reference
-from edgemodel.artifact.registry import Registry
+from edgemodel.artifact.source import Source
 from edgemodel.artifact.store import BlobWriter, Store
 from edgemodel.errors import Refused
 
@@ -23,7 +23,7 @@ Progress = Callable[[Descriptor, int], None]
 
 
 async def fetch(
-    registry: Registry,
+    registry: Source,
     reference: Reference,
     descriptor: Descriptor,
     store: Store,
@@ -61,7 +61,7 @@ async def fetch(
 
 
 async def _fill(
-    registry: Registry,
+    registry: Source,
     reference: Reference,
     descriptor: Descriptor,
     writer: BlobWriter,

@@ -22,9 +22,9 @@ from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import Descriptor, Manifest, model_files
 from edgemodel.artifact.policy import Policy, governing
 from edgemodel.artifact.reference import Reference
-from edgemodel.artifact.registry import Registry
 from edgemodel.artifact.signature import Evidence, Format, Unreadable, read_bundle, read_legacy
 from edgemodel.artifact.signers import SIGNATURE_FILE
+from edgemodel.artifact.source import Source
 from edgemodel.errors import EdgeModelError, Refused, Transient
 
 MAX_EVIDENCE_BYTES = 4 << 20
@@ -130,7 +130,7 @@ class Examined:
         )
 
 
-async def examine(registry: Registry, reference: Reference, *, known: Digest | None = None) -> Examined:
+async def examine(registry: Source, reference: Reference, *, known: Digest | None = None) -> Examined:
     """Resolve a reference, read its manifest and look for signatures.
 
     Args:
@@ -153,7 +153,7 @@ async def examine(registry: Registry, reference: Reference, *, known: Digest | N
     return Examined(pinned, content, await attached(registry, pinned, content))
 
 
-async def attached(registry: Registry, reference: Reference, content: bytes) -> tuple[Attachment, ...]:
+async def attached(registry: Source, reference: Reference, content: bytes) -> tuple[Attachment, ...]:
     """Return everything attached to a manifest that claims to be a signature, readable or not.
 
     Raises:
@@ -193,7 +193,7 @@ def _claims(listed: Sequence[Attachment | _Claim]) -> list[_Claim]:
     return [item for item in listed if isinstance(item, _Claim)]
 
 
-async def _listed(registry: Registry, reference: Reference, digest: Digest) -> tuple[Descriptor, ...]:
+async def _listed(registry: Source, reference: Reference, digest: Digest) -> tuple[Descriptor, ...]:
     try:
         return await registry.referrers(reference, digest)
     except Refused:
@@ -201,7 +201,7 @@ async def _listed(registry: Registry, reference: Reference, digest: Digest) -> t
         return ()
 
 
-async def _open(registry: Registry, reference: Reference, referrer: Descriptor) -> list[Attachment | _Claim]:
+async def _open(registry: Source, reference: Reference, referrer: Descriptor) -> list[Attachment | _Claim]:
     try:
         manifest = Manifest.parse(await registry.manifest(reference.pinned(referrer.digest)))
     except (Refused, Transient) as error:
@@ -217,7 +217,7 @@ async def _open(registry: Registry, reference: Reference, referrer: Descriptor) 
     return found
 
 
-async def _legacy(registry: Registry, reference: Reference, digest: Digest) -> list[Attachment | _Claim]:
+async def _legacy(registry: Source, reference: Reference, digest: Digest) -> list[Attachment | _Claim]:
     try:
         content = await registry.legacy_signatures(reference, digest)
         layers = Manifest.parse(content).layers if content is not None else ()
@@ -242,7 +242,7 @@ def _files(content: bytes) -> list[_Claim]:
     ]
 
 
-async def _attachment(registry: Registry, reference: Reference, claim: _Claim) -> Attachment:
+async def _attachment(registry: Source, reference: Reference, claim: _Claim) -> Attachment:
     layer = claim.layer
     try:
         content = await registry.small_blob(reference, layer)
