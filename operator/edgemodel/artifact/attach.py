@@ -1,4 +1,4 @@
-"""Attaches a signature to an artifact in a registry, where cosign and we look for it.
+"""Attaches signatures, and whatever else refers to an artifact, to it in a registry: where cosign and we look for it.
 
 Promises: the signature manifest is what ``cosign sign`` 3 writes; where the registry has no referrers API, the fallback
 tag's index keeps every entry it has and gains one, and ours is there in the end although others write too. Leaves to
@@ -32,12 +32,12 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """Where a signature is."""
+    """Where a referrer is."""
 
     subject: Reference
-    """The signed artifact, pinned."""
+    """The artifact it refers to, pinned."""
     digest: Digest
-    """Of the signature's manifest."""
+    """Of the referrer's manifest."""
     fallback_tag: str | None
     """The tag that lists it, where the registry has no referrers API."""
 
@@ -61,6 +61,21 @@ async def attach(registry: Registry, reference: Reference, bundle: bytes, create
     content = build_signature_manifest(bundle_descriptor, subject, created)
     await registry.put_blob(reference, bundle_descriptor.digest, len(bundle), bundle)
     await registry.put_blob(reference, Digest.of(EMPTY_CONFIG), len(EMPTY_CONFIG), EMPTY_CONFIG)
+    return await refer(registry, reference, content)
+
+
+async def refer(registry: Registry, reference: Reference, content: bytes) -> Attached:
+    """Store a manifest that refers to the artifact at ``reference``; its blobs are there already.
+
+    Args:
+        registry: with credentials that may write.
+        reference: what it refers to, by digest.
+        content: the manifest; its ``subject`` names that digest.
+
+    Raises:
+        Transient, Refused: as ``attach``.
+    """
+    assert reference.digest is not None, "a referrer is about a digest"
     manifest = Manifest.parse(content)
     listed = await registry.put_manifest(reference.pinned(manifest.digest), content, manifest.media_type)
     tag = None
@@ -91,5 +106,5 @@ async def _list(registry: Registry, index: Reference, entry: Descriptor) -> None
     if content is None or all(known.digest != entry.digest for known in Index.parse(content).manifests):
         raise Transient(
             "TransferFailed",
-            f"{index} is changed by others as fast as we add to it; sign again when they are done",
+            f"{index} is changed by others as fast as we add to it; try again when they are done",
         )

@@ -35,7 +35,14 @@ BUNDLE_PREFIX = "application/vnd.dev.sigstore.bundle"
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 IN_TOTO = "application/vnd.in-toto+json"
 
+# Deltas
+DELTA_MANIFEST = "application/vnd.edgemodel.delta.v1+json"
+DELTA_LAYER = "application/vnd.edgemodel.delta.layer.v1"
+
 # Annotations
+DELTA_FROM = "io.edgemodel.delta.from"
+DELTA_TO = "io.edgemodel.delta.to"
+DELTA_CODEC = "io.edgemodel.delta.codec"
 TITLE = "org.opencontainers.image.title"
 CREATED = "org.opencontainers.image.created"
 VERSION = "org.opencontainers.image.version"
