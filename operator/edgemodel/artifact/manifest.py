@@ -12,6 +12,7 @@ from edgemodel.artifact.manifest_build import (
     build_config,
     build_index,
     build_manifest,
+    build_referrer,
     build_signature_manifest,
 )
 from edgemodel.artifact.model_files import ModelFile, Packing, Paths, check_path, model_files
@@ -32,6 +33,7 @@ __all__ = [
     "build_config",
     "build_index",
     "build_manifest",
+    "build_referrer",
     "build_signature_manifest",
     "check_path",
     "format_time",

@@ -93,21 +93,33 @@ def build_config(
 
 def build_signature_manifest(bundle: Descriptor, subject: Descriptor, created: datetime) -> bytes:
     """Return the referrer that attaches a Sigstore bundle to ``subject``, as ``cosign sign`` 3 writes it."""
-    return _bytes(
-        {
-            "schemaVersion": 2,
-            "mediaType": media_types.OCI_MANIFEST,
-            "artifactType": media_types.BUNDLE,
-            "config": _descriptor(EMPTY_DESCRIPTOR),
-            "layers": [_descriptor(replace(bundle, media_type=media_types.BUNDLE))],
-            "subject": _descriptor(subject),
-            "annotations": {
-                media_types.BUNDLE_CONTENT: "dsse-envelope",
-                media_types.BUNDLE_PREDICATE: SIGN_PREDICATE,
-                media_types.CREATED: format_time(created),
-            },
-        }
+    return build_referrer(
+        media_types.BUNDLE,
+        [replace(bundle, media_type=media_types.BUNDLE)],
+        subject,
+        annotations={
+            media_types.BUNDLE_CONTENT: "dsse-envelope",
+            media_types.BUNDLE_PREDICATE: SIGN_PREDICATE,
+            media_types.CREATED: format_time(created),
+        },
     )
+
+
+def build_referrer(
+    artifact_type: str, layers: Sequence[Descriptor], subject: Descriptor, *, annotations: Mapping[str, str]
+) -> bytes:
+    """Return a manifest with an empty config that refers to ``subject``."""
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_MANIFEST,
+        "artifactType": artifact_type,
+        "config": _descriptor(EMPTY_DESCRIPTOR),
+        "layers": [_descriptor(layer) for layer in layers],
+        "subject": _descriptor(Descriptor(subject.media_type, subject.digest, subject.size)),
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    return _bytes(document)
 
 
 def build_index(manifests: Sequence[Descriptor], extra: Mapping[str, str] | None = None) -> bytes:
