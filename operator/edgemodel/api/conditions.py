@@ -58,9 +58,15 @@ class Reason(StrEnum):
     NOT_FOUND = "NotFound"
     # ArtifactDelivered
     PULLED = "Pulled"
+    DELTA_APPLIED = "DeltaApplied"
+    IMPORTED = "Imported"
     DOWNLOADING = "Downloading"
+    RATE_LIMITED = "RateLimited"
+    WAITING_FOR_WINDOW = "WaitingForWindow"
     TRANSFER_FAILED = "TransferFailed"
     DISK_FULL = "DiskFull"
+    NODES_OFFLINE = "NodesOffline"
+    NO_AGENT = "NoAgent"
     # ModelLoaded
     LOADED = "Loaded"
     STARTING = "Starting"
@@ -85,6 +91,9 @@ class Reason(StrEnum):
     # Degraded
     STALE = "Stale"
     REPLICAS_MISSING = "ReplicasMissing"
+    SOME_NODES_OFFLINE = "SomeNodesOffline"
+    INTEGRITY_FAILED = "IntegrityFailed"
+    TAMPER_DETECTED = "TamperDetected"
     # Stalled
     INVALID_SPEC = "InvalidSpec"
     POLICY_REFUSED = "PolicyRefused"

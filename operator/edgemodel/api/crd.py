@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from edgemodel.api.conditions import ConditionType
+from edgemodel.api.edge_node import EdgeNode, EdgeNodeSpec, EdgeNodeStatus
 from edgemodel.api.meta import GROUP, VERSION
 from edgemodel.api.schema import Extras, Rule, prose, rendered, structural
 from edgemodel.api.v1alpha1 import (
@@ -114,6 +115,11 @@ EDGE_MODEL = Kind(
         Column("Status", _condition(ConditionType.READY, "reason"), "Why it is ready or not, in one word."),
         Column("Version", ".status.slots.active.version", "Version that receives the requests."),
         Column("Replicas", ".status.readyReplicas", "Pods of that version that answer.", type="integer"),
+        Column(
+            "Nodes",
+            ".status.nodes.summary",
+            "Nodes that hold the newest verified version, of those it is for.",
+        ),
         _AGE,
         Column("Digest", ".status.slots.active.digest", "Manifest digest of the active version.", wide=True),
         Column(
@@ -144,7 +150,27 @@ MODEL_TRUST_POLICY = Kind(
     ),
 )
 
-KINDS = (EDGE_MODEL, MODEL_TRUST_POLICY)
+EDGE_NODE = Kind(
+    model=EdgeNode,
+    spec=EdgeNodeSpec,
+    status=EdgeNodeStatus,
+    plural="edgenodes",
+    singular="edgenode",
+    short="en",
+    namespaced=False,
+    columns=(
+        Column("Ready", _condition("Ready", "status"), "Whether the node's agent serves mounts."),
+        Column("Models", ".status.modelsReady", "Models that are ready, of those wanted."),
+        Column("Store", ".status.store.summary", "Bytes that models take, of those they may take."),
+        _AGE,
+        Column("Agent", ".status.agentVersion", "Version of the agent.", wide=True),
+        Column("Message", _condition("Ready", "message"), "Why it is ready or not.", wide=True),
+    ),
+)
+
+KINDS = (EDGE_MODEL, MODEL_TRUST_POLICY, EDGE_NODE)
+
+_MODEL_KEYS = ("namespace", "name", "digest")
 
 _EXTRAS = {
     "EdgeModelSpec": Extras(
@@ -172,7 +198,7 @@ _EXTRAS = {
         },
         list_keys={"pullSecrets": "name"},
     ),
-    "EdgeModelStatus": Extras(list_keys={"conditions": "type"}),
+    "EdgeModelStatus": Extras(list_keys={"conditions": "type", "nodeStatuses": "node"}),
     "ModelTrustPolicySpec": Extras(
         rules=(
             Rule(
@@ -186,6 +212,31 @@ _EXTRAS = {
     ),
     "ModelTrustPolicyStatus": Extras(list_keys={"conditions": "type"}),
     "PolicyMatch": Extras(sets=frozenset({"images"})),
+    "EdgeNodeSpec": Extras(list_keys={"models": _MODEL_KEYS, "policies": "name"}),
+    "EdgeNodeStatus": Extras(list_keys={"models": _MODEL_KEYS, "conditions": "type"}),
+    "WantedModel": Extras(sets=frozenset({"policies"})),
+    "Window": Extras(
+        field_rules={
+            "schedule": (
+                Rule(
+                    r"self.matches('^[^\s]+([ \t]+[^\s]+){4}$')",
+                    "schedule has five fields: minute hour day-of-month month day-of-week, such as 0 2 * * 1-5",
+                ),
+            ),
+            "duration": (
+                Rule(
+                    "!self.matches('^(0+(ms|s|m|h|d))+$')",
+                    "duration must be longer than nothing, such as 3h30m: the window would never be open",
+                ),
+            ),
+            "timeZone": (
+                Rule(
+                    "self.matches('^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$')",
+                    "timeZone is a name of the IANA time zone database, such as Europe/Vienna or UTC",
+                ),
+            ),
+        },
+    ),
     "LabelSelector": Extras(atomic=True),
     "Authority": Extras(
         rules=(
@@ -258,7 +309,7 @@ def schema(kind: Kind) -> dict[str, Any]:
     result: dict[str, Any] = {
         "type": "object",
         "description": prose(kind.model.__doc__ or ""),
-        "required": ["spec"],
+        **({"required": ["spec"]} if kind.model.model_fields["spec"].is_required() else {}),
         "properties": {
             "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Always {kind.name}."},

@@ -15,6 +15,15 @@ CHILD_MANAGER = "edgemodel-operator"
 """Field manager of every child object."""
 STATUS_MANAGER = "edgemodel-status"
 """Field manager of status."""
+NODE_MANAGER = "edgemodel-node"
+"""Field manager of an EdgeNode's status: the agent of that node."""
+
+LEASE_PREFIX = "edgenode-"
+"""A node's agent renews the Lease ``edgenode-<node>``, in the operator's namespace, as its sign of life."""
+BEAT_SECONDS = 60.0
+"""How often it does, unless it is told otherwise."""
+BEATS_MISSED = 3
+"""How many renewals in a row may be missing before the node counts as offline."""
 
 LABEL_MODEL = f"{GROUP}/model"
 """On every child: the EdgeModel's name."""
@@ -26,6 +35,13 @@ ANNOTATION_IMAGE = f"{GROUP}/image"
 """On a version's Deployment and pods: the pinned reference, ``registry/repository@sha256:…``."""
 ANNOTATION_RETRY = f"{GROUP}/retry"
 """On an EdgeModel: any new value asks for a rolled-back digest to be tried once more."""
+
+CSI_DRIVER = f"models.{GROUP}"
+"""Name of the CSI driver by which the node agent gives pods their model."""
+CSI_ATTRIBUTE_MODEL = "model"
+"""Volume attribute: the EdgeModel's name, in the pod's namespace."""
+CSI_ATTRIBUTE_DIGEST = "digest"
+"""Volume attribute: digest of the artifact's manifest, ``sha256:…``."""
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 DURATION_PATTERN = r"^([0-9]+(ms|s|m|h|d))+$"
@@ -42,6 +58,9 @@ def _check_duration(value: str) -> str:
         raise ValueError(f"expected a duration such as 30s, 5m or 1h30m, found {value!r}")
     return value
 
+
+SHA256 = r"^sha256:[0-9a-f]{64}$"
+DigestText = Annotated[str, Field(pattern=SHA256)]
 
 Duration = Annotated[str, Field(pattern=DURATION_PATTERN, max_length=64), AfterValidator(_check_duration)]
 """A length of time as users write it: ``30s``, ``5m``, ``1h30m``."""

@@ -99,7 +99,8 @@ def _meaning(node: dict[str, Any]) -> str:
     limits = [text.format(_cell(str(node[key]))) for key, text in _LIMITS.items() if key in node]
     if node["type"] == "array":
         if "x-kubernetes-list-map-keys" in node:
-            limits.append(f"keyed by `{node['x-kubernetes-list-map-keys'][0]}`")
+            keys = ", ".join(f"`{key}`" for key in node["x-kubernetes-list-map-keys"])
+            limits.append(f"keyed by {keys}")
         elif node["x-kubernetes-list-type"] == "set":
             limits.append("each value once")
     text = _cell(node["description"].replace("\n\n", "<br>"))

@@ -41,8 +41,8 @@ class Extras:
 
     rules: tuple[Rule, ...] = ()
     field_rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
-    list_keys: Mapping[str, str] = field(default_factory=dict)
-    """List of objects → the key by which its items are merged and must be unique."""
+    list_keys: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """List of objects → the key, or keys, by which its items are merged and must be unique."""
     sets: frozenset[str] = frozenset()
     """Lists of scalars that hold each value once."""
     atomic: bool = False
@@ -113,9 +113,10 @@ class _Builder:
             }
         if result["type"] == "array":
             if wire in extras.list_keys:
+                keys = extras.list_keys[wire]
                 result |= {
                     "x-kubernetes-list-type": "map",
-                    "x-kubernetes-list-map-keys": [extras.list_keys[wire]],
+                    "x-kubernetes-list-map-keys": [keys] if isinstance(keys, str) else list(keys),
                 }
             else:
                 result["x-kubernetes-list-type"] = "set" if wire in extras.sets else "atomic"

@@ -1,4 +1,4 @@
-"""``edgemodel.io/v1alpha1``: the kinds ``EdgeModel`` and ``ModelTrustPolicy``.
+"""``edgemodel.io/v1alpha1``: the kinds ``EdgeModel`` and ``ModelTrustPolicy`` (``EdgeNode``: ``api.edge_node``).
 
 These types are the API: the CRDs, their field docs, defaults and limits, and the reference page are generated from them
 (``edgemodel.api.crd``). A field exists from the day the operator acts on it, never before.
@@ -6,17 +6,15 @@ Rules that span fields are CEL rules in ``edgemodel.api.crd``; the API server en
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from edgemodel.api.meta import API_VERSION, Condition, Duration, OwnerMetadata, Resource
+from edgemodel.api.edge_node import TransferKind, Window
+from edgemodel.api.meta import API_VERSION, Condition, DigestText, Duration, OwnerMetadata, Resource
 
 FreeForm = dict[str, Any]
 """A Kubernetes type that is handed on as it is (the API server checks it when the child is applied)."""
-
-SHA256 = r"^sha256:[0-9a-f]{64}$"
-DigestText = Annotated[str, Field(pattern=SHA256)]
 
 
 class PullSecret(Resource):
@@ -58,6 +56,14 @@ class PodTemplate(Resource):
     """Runtime class of the pods."""
 
 
+class RolloutWindow(Resource):
+    """When what may happen."""
+
+    download: Window | None = None
+    """When nodes may download a new version; at any time when empty. The version that serves is never held back: a new node
+    gets it at once."""
+
+
 class RolloutSpec(Resource):
     """How a new version takes over, and when it is taken back."""
 
@@ -65,9 +71,18 @@ class RolloutSpec(Resource):
     """Surge: the new version starts beside the old one and takes over when it is ready; needs memory for both, no gap
     in service. StopFirst: the old version stops before the new one starts; needs memory for one, service pauses."""
     progress_deadline: Duration = "10m"
-    """A new version that makes no progress for this long is taken back."""
+    """A new version that makes no progress for this long, once it is delivered, is taken back."""
+    window: RolloutWindow = Field(default_factory=RolloutWindow)
+    """When what may happen."""
     paused: bool = False
     """Hold the change of version: new versions are resolved and verified, none is started or promoted."""
+
+
+class IntegritySpec(Resource):
+    """How a node makes sure that what it holds is still what was verified."""
+
+    recheck_interval: Duration = "24h"
+    """How often a node hashes the files again; 0s means never. On a mismatch its pods are moved and the files come anew."""
 
 
 class EdgeModelSpec(Resource):
@@ -84,14 +99,18 @@ class EdgeModelSpec(Resource):
     """Entry file inside the artifact; needed when it holds more than one .onnx file."""
     replicas: int = Field(default=1, ge=0, le=1000)
     """Number of inference pods."""
-    delivery: Literal["Pod"] = "Pod"
-    """How the artifact reaches the pods. Pod: an init container pulls and verifies it into the pod's own volume."""
+    delivery: Literal["Node", "Pod"] | None = None
+    """How the artifact reaches the pods. Node: the agent of each node brings and verifies it before any pod is touched, and
+    pods mount it read-only. Pod: an init container pulls and verifies it into the pod's own volume. When empty, Node if
+    every node that may run the pods has an agent, else Pod; what runs stays with what it was started with."""
     server: ServerSpec = Field(default_factory=ServerSpec)
     """How the inference server runs."""
     pod_template: PodTemplate = Field(default_factory=PodTemplate)
     """What to add to the pods."""
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)
     """How a new version takes over, and when it is taken back."""
+    integrity: IntegritySpec = Field(default_factory=IntegritySpec)
+    """How a node makes sure that what it holds is still what was verified."""
     suspend: bool = False
     """Reconcile nothing; what runs goes on running."""
 
@@ -113,6 +132,8 @@ class Slot(Resource):
     """spec.modelFile when this version was chosen."""
     since: datetime | None = None
     """When the version took this slot."""
+    delivered: datetime | None = None
+    """When the nodes had it; none with delivery Pod, and until then no pod of it is made."""
     tries: int = 0
     """How many times it was started."""
 
@@ -156,6 +177,49 @@ class Tag(Resource):
     """When it was first seen to stand for it."""
 
 
+class NodeCounts(Resource):
+    """How many nodes may run the pods, and how many have the newest verified version."""
+
+    total: int = 0
+    """Nodes that may run the pods."""
+    ready: int = 0
+    """Of these, nodes that hold the version and are online."""
+    offline: int = 0
+    """Of these, nodes whose agent has not been heard of, or that are not ready."""
+    summary: str = Field(default="", max_length=32)
+    """Ready of total, for people, such as 3/4."""
+
+
+class NodeState(Resource):
+    """How far the newest verified version is on one node."""
+
+    node: str = Field(max_length=253)
+    """Name of the node."""
+    digest: DigestText
+    """The version."""
+    state: Literal["Pending", "Downloading", "Verifying", "Ready", "Failed", "Offline"]
+    """How far it is; Offline when the node is not heard of."""
+    reason: str = Field(default="", max_length=128)
+    """Why, in one word."""
+    last_seen: datetime | None = None
+    """When an offline node was last heard of."""
+
+
+class Transfer(Resource):
+    """What it took to bring the newest verified version to the nodes, all nodes together."""
+
+    bytes: int = 0
+    """Bytes that have come, in steps of 5 %."""
+    total: int = 0
+    """Bytes that were to come."""
+    saved_bytes: int = 0
+    """Bytes that did not have to come."""
+    kind: TransferKind = ""
+    """Delta when any node applied one, else how it came."""
+    fallback_reason: str = Field(default="", max_length=512)
+    """Why a node did not use the delta it was offered."""
+
+
 class EdgeModelStatus(Resource):
     """What is."""
 
@@ -177,6 +241,12 @@ class EdgeModelStatus(Resource):
     """The last version that was taken back."""
     highest_sequence: int | None = None
     """Highest sequence that was ever active: nothing older is let in."""
+    nodes: NodeCounts | None = None
+    """How many nodes have the newest verified version; none with delivery Pod."""
+    node_statuses: list[NodeState] = Field(default_factory=list, max_length=50)
+    """How far each node is, those that are not ready first; at most 50."""
+    transfer: Transfer | None = None
+    """What it took to bring it; none with delivery Pod."""
     last_verified_time: datetime | None = None
     """When the active version's signature was first found good under the present policies."""
     conditions: list[Condition] = Field(default_factory=list, max_length=32)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from edgemodel.api import crd, reference
+from edgemodel.api.edge_node import HeldModel, State, models_ready, store_summary
 from edgemodel.api.v1alpha1 import EdgeModel, ModelTrustPolicy
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,9 +91,11 @@ def test_printer_columns_point_at_fields_that_exist(kind: crd.Kind) -> None:
 
 def test_printer_columns_in_the_order_users_read() -> None:
     names = [column.name for column in crd.EDGE_MODEL.columns if not column.wide]
-    assert names == ["Ready", "Status", "Version", "Replicas", "Age"]
+    assert names == ["Ready", "Status", "Version", "Replicas", "Nodes", "Age"]
     wide = [column.name for column in crd.EDGE_MODEL.columns if column.wide]
     assert wide == ["Digest", "Candidate", "URL", "Message"]
+    shown = [column.name for column in crd.EDGE_NODE.columns if not column.wide]
+    assert shown == ["Ready", "Models", "Store", "Age"]
 
 
 def test_the_five_line_model_parses_and_its_defaults_are_those_of_the_schema() -> None:
@@ -108,7 +111,31 @@ def test_the_five_line_model_parses_and_its_defaults_are_those_of_the_schema() -
         if "default" in node and node["default"] != {}:
             assert wire[name] == node["default"], name
     rollout = schema["rollout"]["properties"]
-    assert wire["rollout"] == {name: node["default"] for name, node in rollout.items()}
+    for name, node in rollout.items():
+        assert wire["rollout"][name] == node.get("default", {"download": None}), name
+
+
+@pytest.mark.parametrize(
+    ("models", "told"), [((), "0/0"), (("Ready",), "1/1"), (("Ready", "Failed", "Pending"), "1/3")]
+)
+def test_models_that_are_ready_are_told_in_one_word(models: tuple[State, ...], told: str) -> None:
+    digest = f"sha256:{'0' * 64}"
+    held = [HeldModel(namespace="n", name="m", digest=digest, state=state) for state in models]
+    assert models_ready(held) == told
+
+
+@pytest.mark.parametrize(
+    ("used", "budget", "told"),
+    [
+        (0, 0, "0 B"),
+        (1536, 0, "1.5 KiB"),
+        (1288490188, 8 << 30, "1.2 of 8 GiB"),
+        (0, 1 << 20, "0 of 1 MiB"),
+        (3 << 60, 0, "3145728 TiB"),
+    ],
+)
+def test_the_store_is_told_in_units_that_people_read(used: int, budget: int, told: str) -> None:
+    assert store_summary(used, budget) == told
 
 
 def test_a_status_without_optional_fields_has_no_nulls_for_the_api_server_to_refuse() -> None:
