@@ -112,7 +112,7 @@ def described(directory: Path) -> Digest | None:
 def holds(directory: Path, files: Sequence[ModelFile]) -> bool:
     """Say whether a directory has these raw files with the right bytes, and nothing else. Reads all of them: blocks."""
     try:
-        return _present(directory) == {file.path for file in files} and all(
+        return present(directory) == {file.path for file in files} and all(
             file.packing == "raw"
             and (found := hash_file(directory / file.path)).digest() == file.descriptor.digest
             and found.size == file.descriptor.size
@@ -122,8 +122,12 @@ def holds(directory: Path, files: Sequence[ModelFile]) -> bool:
         return False
 
 
-def _present(directory: Path) -> set[str] | None:
-    """Return the paths of the files in a directory but for delivery's own; None when there is a link or the like."""
+def present(directory: Path) -> set[str] | None:
+    """Return the paths of the files in a directory but for delivery's own; None when there is a link or the like.
+
+    Raises:
+        OSError: the disk's own.
+    """
     found: set[str] = set()
     for folder, folders, names in os.walk(directory):
         here = Path(folder)
@@ -173,8 +177,14 @@ def fill(directory: Path, files: Sequence[ModelFile], store: Store) -> list[str]
     return found
 
 
-def finish(directory: Path, description: Description, *, durable: bool) -> None:
+def finish(directory: Path, description: Description, *, durable: bool, private: Path | None = None) -> None:
     """Write ``model.json``, in one step.
+
+    Args:
+        directory: whose files are all there.
+        description: what it says.
+        durable: flush to disk, the names of all files in the directory included.
+        private: a folder on the same file system where it is written first; the directory's own by default.
 
     Raises:
         Transient: ``DiskFull``.
@@ -183,7 +193,7 @@ def finish(directory: Path, description: Description, *, durable: bool) -> None:
         if durable:
             for folder, _, _ in os.walk(directory):
                 sync_directory(Path(folder))
-        temporary = directory / PRIVATE / MODEL_JSON
+        temporary = (private or directory / PRIVATE) / MODEL_JSON
         temporary.parent.mkdir(exist_ok=True)
         # What a crash left is read-only and could not be written by who is not root; and nothing is followed.
         temporary.unlink(missing_ok=True)

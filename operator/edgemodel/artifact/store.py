@@ -63,8 +63,9 @@ class Store:
         """Say whether a blob is here with the right bytes; one with wrong bytes is removed. Reads it whole: blocks."""
         path = self.path(descriptor.digest)
         try:
+            before = path.stat()
             hasher = hash_file(path)
-            if stat.S_IMODE(path.stat().st_mode) != _BLOB_MODE:
+            if stat.S_IMODE(before.st_mode) != _BLOB_MODE:
                 path.chmod(_BLOB_MODE)  # adopted, or a crash came between its name and its mode
         except FileNotFoundError:
             return False
@@ -73,9 +74,18 @@ class Store:
             path.unlink()
             return False
         if (hasher.digest(), hasher.size) == (descriptor.digest, descriptor.size):
+            self.hashed(descriptor.digest, before)
             return True
         path.unlink(missing_ok=True)
         return False
+
+    def hashed(self, digest: Digest, status: os.stat_result) -> None:
+        """Learn that a blob was hashed whole and is right; for stores that remember it.
+
+        Args:
+            digest: of the blob.
+            status: of the file, from before the first byte was read.
+        """
 
     def adopt(self, path: Path, descriptor: Descriptor) -> None:
         """Give a file that may be this blob the blob's name too, unless that is taken; ``writing`` hashes it before use."""
@@ -251,6 +261,7 @@ class BlobWriter:
             os.fchmod(self._handle, _BLOB_MODE)
             if self._store.durable:
                 sync_directory(self._path.parent)
+            self._store.hashed(self._descriptor.digest, os.fstat(self._handle))
         return self._path
 
     def discard(self) -> None:

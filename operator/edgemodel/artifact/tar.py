@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from edgemodel.artifact.digest import Hasher
 from edgemodel.artifact.model_files import ModelFile, Paths
 from edgemodel.artifact.oci_manifest import malformed
 from edgemodel.errors import Refused
@@ -59,6 +60,39 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths, *, durabl
         Refused: ``MalformedArtifact``; names the entry.
         OSError: the disk's own.
     """
+    written = []
+    for name, pieces in _members(archive, file):
+        path = paths.add(name)
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as out:
+            for piece in pieces:
+                out.write(piece)
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
+        target.chmod(0o444)
+        written.append(path)
+    return written
+
+
+def hashes(archive: Path, file: ModelFile) -> dict[str, Hasher]:
+    """Return digest and size of every file that ``unpack`` would write, by its path; nothing is written.
+
+    Raises:
+        Refused: ``MalformedArtifact``; names the entry.
+        OSError: the disk's own.
+    """
+    found = {}
+    for path, pieces in _members(archive, file):
+        found[path] = hasher = Hasher()
+        for piece in pieces:
+            hasher.update(piece)
+    return found
+
+
+def _members(archive: Path, file: ModelFile) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield each file's path and content; the content has to be read to its end before the next one is asked for."""
     if file.packing == "tar+zstd":
         raise malformed(
             f"layer {file.descriptor.digest}: is packed with zstd, which is not read; "
@@ -67,7 +101,6 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths, *, durabl
     size = archive.stat().st_size
     # Of a plain archive the file's own end is the cap.
     cap = size + PIECE if file.packing == "tar" else _GZIP_ALLOWANCE + _GZIP_RATIO * size
-    written = []
     with archive.open("rb") as packed:
         stream = gzip.GzipFile(fileobj=packed) if file.packing == "tar+gzip" else packed
         source = _Source(stream, cap, file.path or str(file.descriptor.digest))
@@ -75,18 +108,8 @@ def unpack(archive: Path, file: ModelFile, folder: Path, paths: Paths, *, durabl
             path = _wanted(header, file.folder)
             if path is None:
                 source.skip(header.size)
-                continue
-            target = folder / paths.add(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as out:
-                for piece in source.pieces(header.size):
-                    out.write(piece)
-                if durable:
-                    out.flush()
-                    os.fsync(out.fileno())
-            target.chmod(0o444)
-            written.append(path)
-    return written
+            else:
+                yield path, source.pieces(header.size)
 
 
 @dataclass(frozen=True, slots=True)
