@@ -55,6 +55,10 @@ class Store:
         """Return where a blob is, or would be."""
         return self._blobs / digest.hex
 
+    def partial(self, digest: Digest) -> Path:
+        """Return where the beginning of a blob is, or would be."""
+        return _partial(self.path(digest))
+
     def model(self, manifest: Digest) -> Path:
         """Return the directory of an artifact, or where it would be."""
         return self.root / "models" / manifest.hex
@@ -119,7 +123,7 @@ class Store:
             yield None if whole else writer
 
     async def _lock(self, digest: Digest) -> int:
-        partial = _partial(self.path(digest))
+        partial = self.partial(digest)
         while True:
             handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:

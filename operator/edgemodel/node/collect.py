@@ -73,6 +73,16 @@ def condemn(store: "NodeStore", blobs: Collection[Digest]) -> list[Digest]:
     return models
 
 
+def drop(store: "NodeStore", digest: Digest) -> None:
+    """Remove a blob and its beginning, unless an artifact refers to it."""
+    if any(digest in (_blobs_of(store, artifact) or ()) for artifact in artifacts(store)):
+        return
+    _remove_blob(store, digest)
+    partial = store.blobs.partial(digest)
+    if not _being_written(partial):
+        partial.unlink(missing_ok=True)
+
+
 def collect(store: "NodeStore", held: "Held", need: int) -> list[Digest]:
     """Remove leftovers, then evict until ``need`` more bytes fit; return what was evicted."""
     _half_done(store, held)
@@ -173,7 +183,7 @@ def _evict(
     for digest in artifacts(store):
         if over <= 0:
             break
-        directories = [store.root / "models" / key for key in keys(store, digest)]
+        directories = store.directories(digest)
         if (
             digest in held.pinned
             or digest not in references
@@ -193,7 +203,7 @@ def _evict(
                 kept.add(status.st_ino)
                 if users[blob] == 0:
                     over -= status.st_size
-            partial = store.blobs.path(blob).with_name(blob.hex + _PARTIAL)
+            partial = store.blobs.partial(blob)
             if users[blob] == 0:
                 _remove_blob(store, blob)
                 if partial.exists() and not _being_written(partial):

@@ -117,6 +117,10 @@ class NodeStore:
         """Return the artifacts that are here or on their way, those used longest ago first."""
         return collecting.artifacts(self)
 
+    def directories(self, digest: Digest) -> list[Path]:
+        """Return the directories of a model: one for each entry file that was named; verified or not."""
+        return [self.root / "models" / key for key in collecting.keys(self, digest)]
+
     def usage(self) -> Usage:
         """Return what the store takes, may take, and what the disk has left."""
         return measure(self.root, self.budget)
@@ -240,6 +244,11 @@ class NodeStore:
         """
         with self.alone(), disk_errors(self.root, 0):
             return collecting.condemn(self, blobs)
+
+    def drop(self, digest: Digest) -> None:
+        """Remove a blob, or its beginning, that no artifact refers to: a delta that was applied."""
+        with self.alone(), disk_errors(self.root, 0):
+            collecting.drop(self, digest)
 
     # -- within the package -----------------------------------------------------------------------------------------
 

@@ -75,6 +75,10 @@ class VerifiedBlobs(Store):
         document = {"boot": self.boot, "file": mark(status)}
         write_small(self._record(digest), json.dumps(document).encode(), durable=False)
 
+    def known(self, digest: Digest) -> bool:
+        """Say whether a blob was ever right and is not in doubt, whatever became of it since."""
+        return self._record(digest).exists()
+
     def doubt(self, digest: Digest) -> None:
         """Forget that a blob is right: in one step it, and every model with it, is no longer given to anybody."""
         self._record(digest).unlink(missing_ok=True)
