@@ -219,7 +219,7 @@ _EXTRAS = {
         field_rules={
             "schedule": (
                 Rule(
-                    r"self.matches('^[^\s]+([ \t]+[^\s]+){4}$')",
+                    r"self.matches('^[^\\s]+([ \\t]+[^\\s]+){4}$')",
                     "schedule has five fields: minute hour day-of-month month day-of-week, such as 0 2 * * 1-5",
                 ),
             ),

@@ -33,6 +33,8 @@ LABELS_MANAGED = {"app.kubernetes.io/managed-by": CHILD_MANAGER}
 """On every child; watches select on it."""
 ANNOTATION_IMAGE = f"{GROUP}/image"
 """On a version's Deployment and pods: the pinned reference, ``registry/repository@sha256:…``."""
+ANNOTATION_MODEL_FILE = f"{GROUP}/model-file"
+"""On pods that mount their model: the entry file, where the EdgeModel names one."""
 ANNOTATION_RETRY = f"{GROUP}/retry"
 """On an EdgeModel: any new value asks for a rolled-back digest to be tried once more."""
 

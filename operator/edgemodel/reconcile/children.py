@@ -17,11 +17,14 @@ from edgemodel.reconcile.versions import label_of
 from edgemodel.rollout.machine import Step
 
 
-def desired_children(observed: Observed, step: Step, frozen: str | None) -> tuple[Object, ...]:
+def desired_children(
+    observed: Observed, step: Step, frozen: str | None, mounting: frozenset[str] = frozenset()
+) -> tuple[Object, ...]:
     """Return all children, in the order in which they are to be applied: what pods mount first, the Service last.
 
-    ``frozen`` is the digest of an active version that today's policies refuse: its Deployment is wanted as it lives, but
-    for a smaller size, because any other change would replace pods that answer by pods that may not start.
+    ``mounting`` are the digests whose pods mount the model from their node. ``frozen`` is the digest of an active version that
+    today's policies refuse: its Deployment is wanted as it lives, but for a smaller size, because any other change would
+    replace pods that answer by pods that may not start.
     """
     if step.serve is None:
         return ()
@@ -30,16 +33,27 @@ def desired_children(observed: Observed, step: Step, frozen: str | None) -> tupl
     deployments = [
         frozen_deployment(live[digest_label(slot.digest)], replicas)
         if slot.digest == frozen
-        else sealed(deployment(model, settings, slot, replicas))
+        else sealed(deployment(model, settings, slot, replicas, mounts=slot.digest in mounting))
         for slot, replicas in step.run
     ]
     monitors = [sealed(service_monitor(model, settings))] if observed.service_monitors else []
+    config = sealed(delivery_config(model, settings, observed.delivery_config))
     return (
-        sealed(delivery_config(model, settings, observed.delivery_config)),
+        *([config] if _fetching(deployments, observed) else []),
         *deployments,
         sealed(disruption_budget(model, settings, step.serve)),
         *monitors,
         sealed(service(model, settings, step.serve)),
+    )
+
+
+def _fetching(deployments: Iterable[Mapping[str, Any]], observed: Observed) -> bool:
+    """Tell whether any pod, of those to come and those that live, fetches for itself: only those need the ConfigMap."""
+    live = (child for child in observed.children if child.get("kind") == "Deployment")
+    of_pods = ({"spec": {"template": pod}} for pod in observed.pods)
+    return any(
+        ((one.get("spec") or {}).get("template") or {}).get("spec", {}).get("initContainers")
+        for one in (*deployments, *live, *of_pods)
     )
 
 

@@ -10,21 +10,22 @@ nothing else.
 
 from edgemodel.api.conditions import ConditionType, Reason
 from edgemodel.api.meta import ConditionStatus
+from edgemodel.reconcile.arrival import arrival, brought, offline_told
+from edgemodel.reconcile.nodes import tampered
 from edgemodel.reconcile.observed import Unresolved
 from edgemodel.reconcile.pods import (
-    DELIVERY_REASONS,
     FILE_REASONS,
     LOAD_REASONS,
     PLACE_REASONS,
     TRUST_REASONS,
     Stage,
+    clean,
 )
 from edgemodel.reconcile.service import url
-from edgemodel.reconcile.view import VersionView, View, capital, named, sentence
+from edgemodel.reconcile.view import Told, VersionView, View, capital, named, reason_of, sentence
 from edgemodel.rollout.machine import SURGE_NEEDS_ROOM
 
 Statement = tuple[ConditionType, ConditionStatus, Reason, str]
-Told = tuple[ConditionStatus, Reason, str]
 
 _RETRY = "To try it again change the spec or set the annotation edgemodel.io/retry to a new value."
 
@@ -34,7 +35,7 @@ def statements(view: View) -> tuple[Statement, ...]:
     told: tuple[tuple[ConditionType, Told], ...] = (
         (ConditionType.READY, _ready(view)),
         (ConditionType.ARTIFACT_VERIFIED, _verified(view)),
-        (ConditionType.ARTIFACT_DELIVERED, _delivered(view)),
+        (ConditionType.ARTIFACT_DELIVERED, arrival(view)),
         (ConditionType.MODEL_LOADED, _loaded(view)),
         (ConditionType.PROGRESSING, _progressing(view)),
         (ConditionType.ROLLED_BACK, _rolled_back(view)),
@@ -76,6 +77,11 @@ def _ready(view: View) -> Told:
             "service pauses until it is ready."
         )
         return "False", Reason.NO_READY_PODS, message
+    if view.step.waiting and view.active is None:
+        if view.step.held:
+            return "False", Reason.PAUSED, _held(view)
+        _, reason, message = brought(view)
+        return "False", reason, message
     if serve.reached(Stage.LOADING):
         return "False", Reason.STARTING, f"The inference server is loading {serve.name}."
     if serve.reached(Stage.DOWNLOADING):
@@ -120,33 +126,6 @@ def _verified(view: View) -> Told:
     if target.warnings:
         message += " Warnings: " + " ".join(sentence(warning) for warning in target.warnings)
     return "True", Reason.VERIFIED, message
-
-
-def _delivered(view: View) -> Told:
-    taken_back = view.taken_back
-    if taken_back is not None:
-        reason = reason_of(taken_back.reason)
-        if reason in LOAD_REASONS and reason not in (
-            Reason.AMBIGUOUS_MODEL_FILE,
-            Reason.MODEL_FILE_NOT_FOUND,
-        ):
-            return "True", Reason.PULLED, "The version that was taken back had been pulled and verified."
-        if reason in DELIVERY_REASONS or reason in FILE_REASONS:
-            return "False", reason, sentence(taken_back.message)
-        return "Unknown", reason, f"The version was taken back: {sentence(taken_back.message)}"
-    subject = view.candidate or view.active
-    if subject is None:
-        return "Unknown", Reason.RECONCILING, "No version has been started."
-    failure = subject.failure
-    if failure is not None and failure.reason in DELIVERY_REASONS:
-        return "False", failure.reason, f"{capital(subject.name)}: {sentence(failure.message)}"
-    if subject.reached(Stage.LOADING):
-        return "True", Reason.PULLED, f"{capital(subject.name)} was pulled and verified inside its pods."
-    if failure is not None and failure.reason in FILE_REASONS:
-        return "False", failure.reason, f"{capital(subject.name)}: {sentence(failure.message)}"
-    if subject.reached(Stage.DOWNLOADING):
-        return "False", Reason.DOWNLOADING, f"{capital(subject.name)} is being pulled."
-    return "Unknown", Reason.RECONCILING, f"No pod of {subject.name} has begun to pull it."
 
 
 def _loaded(view: View) -> Told:
@@ -206,6 +185,8 @@ def _progressing(view: View) -> Told:
 
 def _progress_of(view: View, candidate: VersionView, active: VersionView | None) -> Told:
     failure = candidate.failure
+    if view.step.waiting:
+        return _progress_to_nodes(view, candidate)
     if active is None:
         if failure is not None and failure.fatal:
             return "False", Reason.BLOCKED_BY_FAILED_LOAD, f"{sentence(failure.message)} {_outlook(view)}"
@@ -230,7 +211,25 @@ def _progress_of(view: View, candidate: VersionView, active: VersionView | None)
     return "True", Reason.REPLACING, f"{capital(candidate.name)} is starting to replace {active.name}.{why}"
 
 
+def _progress_to_nodes(view: View, candidate: VersionView) -> Told:
+    """Return how it goes with a candidate that no pod runs, because nodes do not have it yet or a pause holds it."""
+    if view.step.held:
+        return "False", Reason.PAUSED, _held(view)
+    _, reason, message = brought(view)
+    if reason is Reason.WAITING_FOR_WINDOW:
+        return "False", reason, f"{message} {view.what_serves}"
+    doing = Reason.REPLACING if view.active is not None else Reason.PROMOTING
+    return (
+        "True",
+        doing,
+        f"{capital(candidate.name)} is started once nodes have it. {message} {view.what_serves}",
+    )
+
+
 def _held(view: View) -> str:
+    if view.step.waiting:
+        _, _, message = brought(view)
+        return f"spec.rollout.paused is true: the new version is not started until it is false. {message} {view.what_serves}"
     return f"spec.rollout.paused is true: the new version waits until it is false. {view.what_serves}"
 
 
@@ -259,6 +258,15 @@ def _degraded(view: View) -> Told:
             "that passes."
         )
         return "True", Reason.POLICY_REFUSED, message
+    altered = tampered(view.nodes or (), active.slot.digest)
+    if altered:
+        where, why = ", ".join(sorted(altered)), altered[min(altered)].message
+        message = (
+            f"Files of {active.name} on {where} are no longer what was verified: "
+            f"{sentence(clean(why) or 'no more is known')} Pods there are being moved, and the files come anew. If nobody did "
+            "this by hand, look at the node's disk, and at who can write to it."
+        )
+        return "True", Reason.INTEGRITY_FAILED, message
     if not active.ready:
         return "False", Reason.NONE, "Nothing serves with less than was asked for."
     for judged in (view.observed.active, view.target):
@@ -278,6 +286,10 @@ def _degraded(view: View) -> Told:
         why = f": {sentence(active.failure.message)}" if active.failure else "."
         message = f"Only some of the {view.spec.replicas} pods of {active.name} answer{why}"
         return "True", Reason.REPLICAS_MISSING, message
+    missing = offline_told(view.nodes or ())
+    if missing:
+        message = f"{capital(active.name)} serves, and not from every node it is for: {missing}"
+        return "True", Reason.SOME_NODES_OFFLINE, message
     return "False", Reason.NONE, "All that was asked for serves."
 
 
@@ -300,8 +312,3 @@ def _stalled(view: View) -> Told:
         advice = "Publish an artifact that passes, or change the ModelTrustPolicy."
         return "True", Reason.POLICY_REFUSED, f"{sentence(target.refusal[1])} {advice} {view.what_serves}"
     return "False", Reason.NONE, "Nothing waits for a person."
-
-
-def reason_of(text: str) -> Reason:
-    """Return the Reason that status remembers; one that only a later release knows is a failed load to this one."""
-    return Reason(text) if text in Reason.__members__.values() else Reason.LOAD_FAILED

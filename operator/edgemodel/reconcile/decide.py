@@ -19,6 +19,14 @@ from edgemodel.reconcile.child import digest_label
 from edgemodel.reconcile.children import desired_children, to_apply, to_delete
 from edgemodel.reconcile.decision import Decision
 from edgemodel.reconcile.events import transitions
+from edgemodel.reconcile.nodes import (
+    NodeFacts,
+    delivered,
+    delivery_mode,
+    mounting,
+    read_nodes,
+    to_evict,
+)
 from edgemodel.reconcile.observed import Judged, Observed
 from edgemodel.reconcile.pods import PodFacts, read_pod
 from edgemodel.reconcile.status import summarise, summarise_suspended
@@ -39,27 +47,39 @@ def decide(observed: Observed, now: datetime) -> Decision:
     pods = tuple(read_pod(pod) for pod in observed.pods)
     if model.spec.suspend:
         return _changed(old, summarise_suspended(model, _answering(old, pods), now))
-    taken = _step(observed, pods, now)
+    facts = read_nodes(observed, pods, now)
+    by_nodes = delivery_mode(model, observed.children, facts, pods) == "Node"
+    nodes = facts if by_nodes else None
+    taken = _step(observed, pods, nodes, now)
     frozen = taken.slots.active.digest if taken.slots.active is not None else None
-    desired = desired_children(observed, taken, frozen if frozen in _refused(observed) else None)
+    running = [slot.digest for slot, _ in taken.run]
+    desired = desired_children(
+        observed,
+        taken,
+        frozen if frozen in _refused(observed) else None,
+        mounting(running, observed.children, facts) if by_nodes else frozenset(),
+    )
     # The target too: one that was taken back is in no slot, and a Deployment of it (restored, say) must be known to go.
     known = (*_slots(old), *_slots_of(taken), _target(observed))
     slots = [slot for slot in known if slot is not None]
     deadline = _deadline(taken, model.spec)
     overdue = deadline is not None and now.timestamp() >= deadline
-    new = summarise(View(observed, taken, pods, overdue), now)
+    new = summarise(View(observed, taken, pods, nodes, overdue=overdue), now)
     written = _changed(old, new)
     return Decision(
         apply=to_apply(desired, observed.children, observed.conflicts),
         delete=to_delete(desired, observed.children, taken, slots),
+        evict=to_evict(facts, [slot.digest for slot in slots], pods),
         status=written.status,
         events=written.events,
         requeue_after=_requeue(taken, deadline, now),
     )
 
 
-def _step(observed: Observed, pods: tuple[PodFacts, ...], now: datetime) -> Step:
-    """Let the rollout's machine take its step."""
+def _step(
+    observed: Observed, pods: tuple[PodFacts, ...], nodes: tuple[NodeFacts, ...] | None, now: datetime
+) -> Step:
+    """Let the rollout's machine take its step; ``nodes`` is None where pods fetch for themselves."""
     model, status = observed.model, observed.model.status
     target = _target(observed)
     known = [slot.digest for slot in (*_slots(status), target) if slot is not None]
@@ -74,6 +94,9 @@ def _step(observed: Observed, pods: tuple[PodFacts, ...], now: datetime) -> Step
         progress_deadline=seconds(model.spec.rollout.progress_deadline),
         paused=model.spec.rollout.paused or bool(observed.conflicts),
         refused=_refused(observed),
+        delivered=None
+        if nodes is None
+        else frozenset(digest for digest in known if delivered(nodes, digest)),
     )
     return step(
         wanted,
@@ -141,7 +164,7 @@ def _changed(old: EdgeModelStatus, new: EdgeModelStatus) -> Decision:
 def _deadline(taken: Step, spec: EdgeModelSpec) -> float | None:
     """Return the POSIX time at which the candidate is given up."""
     candidate = taken.slots.candidate
-    if candidate is None or spec.rollout.paused:
+    if candidate is None or spec.rollout.paused or taken.waiting:
         return None
     return overdue_at(candidate, seconds(spec.rollout.progress_deadline))
 

@@ -1,6 +1,6 @@
 """What one pass wants done: returned by ``edgemodel.reconcile.decide``, carried out by ``edgemodel.controller.worker``.
 
-Order of carrying out: ``apply``, ``delete``, ``status``; Events and metrics only after the status write succeeded.
+Order of carrying out: ``apply``, ``delete``, ``evict``, ``status``; Events and metrics only after the status was written.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,17 @@ class ObjectRef:
     kind: str
     name: str
     uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodRef:
+    """Names one live pod; ``uid`` becomes a precondition of its eviction."""
+
+    name: str
+    uid: str
+    node: str
+    reason: str
+    """Why it has to go, one of ``edgemodel.api.conditions.Reason``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,9 @@ class Decision:
 
     apply: tuple[Mapping[str, Any], ...] = ()
     delete: tuple[ObjectRef, ...] = ()
+    evict: tuple[PodRef, ...] = ()
+    """Pods that read files which were altered under them: each goes by eviction, so that a budget still counts, and comes
+    back where its files are whole. Named again in every pass until it is going."""
     status: EdgeModelStatus | None = None
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None

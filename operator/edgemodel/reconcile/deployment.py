@@ -1,4 +1,4 @@
-"""One Deployment for each version of the model: an init container delivers the artifact, a server answers with it.
+"""One Deployment for each version of the model: the node or an init container delivers it, a server answers with it.
 
 A change of version is another Deployment (docs/adr/0005-one-deployment-per-version.md); a change of anything else is a
 rolling update inside this one, which never takes a ready pod away before its successor is ready (Surge) or never holds
@@ -9,7 +9,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from edgemodel.api.meta import ANNOTATION_IMAGE, LABEL_DIGEST, seconds
+from edgemodel.api.meta import (
+    ANNOTATION_IMAGE,
+    ANNOTATION_MODEL_FILE,
+    CSI_ATTRIBUTE_DIGEST,
+    CSI_ATTRIBUTE_MODEL,
+    CSI_DRIVER,
+    LABEL_DIGEST,
+    seconds,
+)
 from edgemodel.api.v1alpha1 import EdgeModel, Slot
 from edgemodel.reconcile.child import (
     Object,
@@ -39,12 +47,16 @@ LOCKED_DOWN = {
 }
 
 
-def deployment(model: EdgeModel, settings: Settings, slot: Slot, replicas: int) -> Object:
-    """Return the Deployment of one version at the given size."""
+def deployment(
+    model: EdgeModel, settings: Settings, slot: Slot, replicas: int, *, mounts: bool = False
+) -> Object:
+    """Return the Deployment of one version at the given size; ``mounts`` says that nodes deliver."""
     spec, extra = model.spec, model.spec.pod_template
     surge = spec.rollout.strategy == "Surge"
     pinned = {ANNOTATION_IMAGE: slot.image}
     version = {LABEL_DIGEST: digest_label(slot.digest)}
+    # Another entry file is another directory on the node: nothing else in the pod would tell that it has to be replaced.
+    entry_file = {ANNOTATION_MODEL_FILE: slot.model_file} if mounts and slot.model_file else {}
     pod: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -53,16 +65,16 @@ def deployment(model: EdgeModel, settings: Settings, slot: Slot, replicas: int) 
             "runAsNonRoot": True,
             "runAsUser": USER,
             "runAsGroup": USER,
-            "fsGroup": USER,
+            # A node's files belong to all its pods, and are theirs to read as they are.
+            **({} if mounts else {"fsGroup": USER}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "initContainers": [_fetch(model, settings, slot)],
+        **({} if mounts else {"initContainers": [_fetch(model, settings, slot)]}),
         "containers": [_server(model, settings, slot)],
         "volumes": [
-            {"name": "models", "emptyDir": {}},
+            _mount(model, slot) if mounts else {"name": "models", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
-            {"name": "delivery", "configMap": {"name": delivery_name(model)}},
-            *_secrets_volume(model),
+            *([] if mounts else _delivery_volumes(model)),
         ],
         "topologySpreadConstraints": [
             {
@@ -102,7 +114,7 @@ def deployment(model: EdgeModel, settings: Settings, slot: Slot, replicas: int) 
             "template": {
                 "metadata": {
                     "labels": {**extra.labels, **own_labels(model), **version},
-                    "annotations": {**extra.annotations, **pinned},
+                    "annotations": {**extra.annotations, **pinned, **entry_file},
                 },
                 "spec": pod,
             },
@@ -178,6 +190,21 @@ def _server(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
 
 def _probe(endpoint: str, **timing: int) -> Object:
     return {"httpGet": {"path": f"/v2/health/{endpoint}", "port": "http"}, **timing}
+
+
+def _mount(model: EdgeModel, slot: Slot) -> Object:
+    """Return the volume that the node's agent gives to pods of this version, whole and verified."""
+    attributes = {CSI_ATTRIBUTE_MODEL: model.metadata.name, CSI_ATTRIBUTE_DIGEST: slot.digest}
+    csi = {"driver": CSI_DRIVER, "readOnly": True, "volumeAttributes": attributes}
+    return {"name": "models", "csi": csi}
+
+
+def _delivery_volumes(model: EdgeModel) -> list[Object]:
+    """Return what the init container reads: policies, registry settings, pull secrets."""
+    return [
+        {"name": "delivery", "configMap": {"name": delivery_name(model)}},
+        *_secrets_volume(model),
+    ]
 
 
 def _secrets_volume(model: EdgeModel) -> list[Object]:

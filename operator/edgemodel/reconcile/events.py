@@ -20,6 +20,7 @@ def transitions(old: EdgeModelStatus, new: EdgeModelStatus) -> tuple[Event, ...]
         *_of_artifact(old, new),
         *_of_start(old, new),
         *_of_delivery(old, new),
+        *_of_nodes(old, new),
         *_of_loading(old, new),
         *_of_end(old, new),
     )
@@ -52,8 +53,28 @@ def _of_start(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
 
 def _of_delivery(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
     before, after = _pair(old, new, ConditionType.ARTIFACT_DELIVERED)
-    if after is not None and after.reason == Reason.PULLED and (before is None or before.status != "True"):
-        yield Event("Normal", "ArtifactPulled", after.message)
+    if after is not None and after.status == "True" and (before is None or before.status != "True"):
+        by_delta = after.reason == Reason.DELTA_APPLIED
+        yield Event("Normal", "DeltaApplied" if by_delta else "ArtifactPulled", after.message)
+    fallback = new.transfer.fallback_reason if new.transfer is not None else ""
+    if fallback and (old.transfer is None or old.transfer.fallback_reason != fallback):
+        yield Event("Normal", "DeltaFellBack", f"A node did not use the delta it was offered: {fallback}")
+
+
+def _of_nodes(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    before = {state.node: state for state in old.node_statuses}
+    for state in sorted(new.node_statuses, key=lambda state: state.node):
+        was = before.get(state.node)
+        if was is None or (was.state == "Offline") == (state.state == "Offline"):
+            continue
+        if state.state == "Offline":
+            seen = f"; last heard of at {state.last_seen:%Y-%m-%dT%H:%M:%SZ}" if state.last_seen else ""
+            yield Event("Warning", "NodeOffline", f"Node {state.node} is not heard of{seen}.")
+        else:
+            yield Event("Normal", "NodeRejoined", f"Node {state.node} is back and is brought up to date.")
+    degraded, now = _pair(old, new, ConditionType.DEGRADED)
+    if now is not None and now.reason == Reason.INTEGRITY_FAILED and _turned(degraded, now):
+        yield Event("Warning", "TamperDetected", now.message)
 
 
 def _of_loading(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:

@@ -6,9 +6,11 @@ them, with ``apiVersion`` and ``kind`` (which items of a list lack) filled in.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from edgemodel.api.conditions import Reason
+from edgemodel.api.meta import BEAT_SECONDS, BEATS_MISSED
 from edgemodel.api.v1alpha1 import EdgeModel
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import Release
@@ -52,6 +54,23 @@ class Settings:
     node_image: str
     image_pull_policy: str = "IfNotPresent"
     labels: Mapping[str, str] = field(default_factory=dict)
+    store_budget: int | None = None
+    """Bytes that each node's store may take; None leaves it to the agent."""
+    rate_limit: int | None = None
+    """Bytes a second that each node may download with; None means no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveNode:
+    """One Node of the cluster and what its agent tells."""
+
+    node: LiveObject
+    edge_node: LiveObject | None = None
+    """The EdgeNode of the same name; None where no agent ever ran."""
+    heard: datetime | None = None
+    """When the agent last renewed its Lease."""
+    patience: float = BEAT_SECONDS * BEATS_MISSED
+    """Seconds after ``heard`` from which on it counts as silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +93,5 @@ class Observed:
     """Content of the ConfigMap from which the init container takes policies and registry settings."""
     service_monitors: bool = False
     """The cluster knows the kind ServiceMonitor."""
+    nodes: tuple[LiveNode, ...] = ()
+    """All Nodes of the cluster."""

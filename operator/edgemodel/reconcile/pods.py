@@ -13,11 +13,12 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
 from edgemodel.api.conditions import Reason
-from edgemodel.api.meta import LABEL_DIGEST
+from edgemodel.api.meta import CSI_DRIVER, LABEL_DIGEST
 from edgemodel.rollout.machine import Failure
 
 MESSAGE_LENGTH = 512
@@ -84,7 +85,7 @@ class Stage(IntEnum):
     """How far a pod has come; a later stage has passed the earlier ones."""
 
     PLACING = 0
-    """Waits for a node, or for its images."""
+    """Waits for a node, for its images, or for its node to have the model: a mount that fails shows in no pod's status."""
     DOWNLOADING = 1
     """The init container pulls and verifies."""
     LOADING = 2
@@ -106,6 +107,13 @@ class PodFacts:
     ended: bool = False
     """It was evicted or has finished: it holds no memory and comes back as another pod."""
     failure: Failure | None = None
+    uid: str = ""
+    node: str = ""
+    """Where it runs; empty until it has a node."""
+    started: datetime | None = None
+    """When its node took it up."""
+    mounts: bool = False
+    """It mounts the model from its node and fetches nothing."""
 
     @property
     def ready(self) -> bool:
@@ -119,7 +127,9 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
     conditions = {str(_map(item).get("type")): _map(item) for item in _list(status.get("conditions"))}
     fetch = _container(status.get("initContainerStatuses"), "fetch")
     server = _container(status.get("containerStatuses"), "server")
-    stage, failure = _progress(conditions, fetch, server)
+    spec = _map(pod.get("spec"))
+    mounts = any(_map(_map(one).get("csi")).get("driver") == CSI_DRIVER for one in _list(spec.get("volumes")))
+    stage, failure = _progress(conditions, None if mounts else fetch, server)
     return PodFacts(
         name=str(meta.get("name", "")),
         digest=str(_map(meta.get("labels")).get(LABEL_DIGEST, "")),
@@ -127,6 +137,10 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
         going=bool(meta.get("deletionTimestamp")),
         ended=status.get("phase") in ("Failed", "Succeeded"),
         failure=failure,
+        uid=str(meta.get("uid", "")),
+        node=str(spec.get("nodeName", "")),
+        started=_time(status.get("startTime")),
+        mounts=mounts,
     )
 
 
@@ -149,15 +163,21 @@ def clean(text: object, length: int = MESSAGE_LENGTH) -> str:
 
 
 def _progress(
-    conditions: Mapping[str, Mapping[str, Any]], fetch: Mapping[str, Any], server: Mapping[str, Any]
+    conditions: Mapping[str, Mapping[str, Any]], fetch: Mapping[str, Any] | None, server: Mapping[str, Any]
 ) -> tuple[Stage, Failure | None]:
-    """Return how far the pod has come and what stands in its way."""
+    """Return how far the pod has come and what stands in its way; ``fetch`` is None where it mounts the model."""
     if conditions.get("Ready", {}).get("status") == "True":
         return Stage.ANSWERING, None
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         why = clean(scheduled.get("message") or scheduled.get("reason") or "no node fits")
         return Stage.PLACING, Failure(Reason.UNSCHEDULABLE, f"no node takes the pod: {why}", fatal=False)
+    if fetch is None:
+        failure = _failure(server, _SERVER_MAY_SAY, Reason.SERVER_CRASHED, "the inference server")
+        began = any(
+            _map(server.get(state)).keys() & {"running", "terminated"} for state in ("state", "lastState")
+        )
+        return (Stage.LOADING if began else Stage.PLACING), failure
     fetched = _map(_map(fetch.get("state")).get("terminated"))
     if fetched.get("exitCode") == 0:
         failure = _failure(server, _SERVER_MAY_SAY, Reason.SERVER_CRASHED, "the inference server")
@@ -227,6 +247,18 @@ def _map(value: object) -> Mapping[str, Any]:
 
 def _list(value: object) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else ()
+
+
+def _time(value: object) -> datetime | None:
+    """Return a time as the API server writes it; a client may have parsed it."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
 def _count(value: object) -> int:

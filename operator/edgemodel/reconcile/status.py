@@ -9,6 +9,7 @@ from edgemodel.api.conditions import ConditionType, Reason, merge
 from edgemodel.api.v1alpha1 import EdgeModel, EdgeModelStatus, Slot, Tag
 from edgemodel.reconcile.child import pod_selector
 from edgemodel.reconcile.conditions import statements, suspended
+from edgemodel.reconcile.nodes import counts, states, transfer
 from edgemodel.reconcile.observed import Judged
 from edgemodel.reconcile.service import url
 from edgemodel.reconcile.view import View
@@ -18,6 +19,8 @@ def summarise(view: View, now: datetime) -> EdgeModelStatus:
     """Return the status after one pass."""
     old, step, model = view.old, view.step, view.model
     serve, active = view.serve, step.slots.active
+    newest = view.subject.slot.digest if view.subject is not None else None
+    nodes = view.nodes
     changed = active is not None and (old.slots.active is None or old.slots.active.digest != active.digest)
     return EdgeModelStatus(
         observed_generation=model.metadata.generation,
@@ -28,6 +31,9 @@ def summarise(view: View, now: datetime) -> EdgeModelStatus:
         tag=_tag(view, now),
         slots=step.slots,
         rolled_back=step.rolled_back,
+        nodes=counts(nodes, newest) if nodes is not None else None,
+        node_statuses=states(nodes, newest) if nodes is not None else [],
+        transfer=transfer(nodes, newest) if nodes is not None else None,
         highest_sequence=_highest(old.highest_sequence, active),
         last_verified_time=now if changed else old.last_verified_time,
         conditions=list(

@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from edgemodel.api.conditions import ConditionType, Reason
-from edgemodel.api.meta import Condition
+from edgemodel.api.meta import Condition, ConditionStatus
 from edgemodel.api.v1alpha1 import EdgeModelStatus, RolledBack, Slot
 from edgemodel.reconcile.child import digest_label
+from edgemodel.reconcile.nodes import NodeFacts
 from edgemodel.reconcile.observed import Judged, Observed, Unresolved
 from edgemodel.reconcile.pods import PodFacts, Stage
 from edgemodel.reconcile.versions import withheld_by_label, worst
 from edgemodel.rollout.machine import Failure, Step
+
+Told = tuple[ConditionStatus, Reason, str]
+"""What one condition says: status, reason, message."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,32 @@ class VersionView:
 class View:
     """What ``conditions`` and ``status`` read."""
 
-    def __init__(self, observed: Observed, step: Step, pods: tuple[PodFacts, ...], now_overdue: bool) -> None:
-        """Arrange one pass; ``now_overdue`` says that a first version's progress deadline has passed."""
+    def __init__(
+        self,
+        observed: Observed,
+        step: Step,
+        pods: tuple[PodFacts, ...],
+        nodes: tuple[NodeFacts, ...] | None,
+        *,
+        overdue: bool,
+    ) -> None:
+        """Arrange one pass.
+
+        Args:
+            observed: all that was looked at.
+            step: what the rollout's machine made of it.
+            pods: the model's pods.
+            nodes: the nodes that may run them; None where pods fetch for themselves.
+            overdue: a first version's progress deadline has passed.
+        """
         self.observed = observed
+        self.nodes = nodes
         self.model = observed.model
         self.spec = observed.model.spec
         self.old: EdgeModelStatus = observed.model.status
         self.target = observed.target
         self.step = step
-        self.overdue = now_overdue
+        self.overdue = overdue
         self._pods = pods
         self.active = self.version(step.slots.active)
         self.candidate = self.version(step.slots.candidate)
@@ -66,6 +87,11 @@ class View:
         label = digest_label(slot.digest)
         pods = tuple(pod for pod in self._pods if pod.digest == label and not pod.going and not pod.ended)
         return VersionView(slot, pods, withheld_by_label(self.observed.children).get(label))
+
+    @property
+    def subject(self) -> VersionView | None:
+        """The newest version that was verified and not taken back."""
+        return self.candidate or self.active
 
     @property
     def target_digest(self) -> str | None:
@@ -131,6 +157,11 @@ def remembered_refusal(status: EdgeModelStatus) -> tuple[Reason, str] | None:
     if degraded is None or (degraded.status, degraded.reason) != ("True", Reason.POLICY_REFUSED):
         return None
     return Reason.POLICY_REFUSED, "when it was last judged, policies refused it"
+
+
+def reason_of(text: str) -> Reason:
+    """Return the Reason that status remembers; one that only a later release knows is a failed load to this one."""
+    return Reason(text) if text in Reason.__members__.values() else Reason.LOAD_FAILED
 
 
 def named(slot: Slot) -> str:

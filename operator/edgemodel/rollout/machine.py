@@ -9,6 +9,8 @@ What it promises:
 * Surge leaves the active version at full size until the candidate has all its replicas ready;
 * a version that was taken back is not tried again until the spec's generation or the retry annotation changes;
 * a version that today's policies refuse is never started, and one that serves is not stopped for it;
+* where nodes deliver, no pod of a candidate is made, and none of the active version stopped, before the nodes have it; the
+  active version is never touched for want of delivery;
 * an old version goes only after the Service was seen to select another one, and not before every node had time to
   follow.
 
@@ -16,7 +18,7 @@ It leaves to others: judging artifacts (``wanted.target`` has passed), reading p
 
 ::
 
-    target ──start──▶ candidate ──all ready──▶ active ──replaced──▶ last good
+    target ──start──▶ candidate ──(delivered)──all ready──▶ active ──replaced──▶ last good
                           │
                           └─fails, active exists──▶ rolled back (the active version goes on, or comes back)
 """
@@ -45,10 +47,13 @@ class Wanted:
     retry: str = ""
     strategy: Literal["Surge", "StopFirst"] = "Surge"
     progress_deadline: float = 600.0
-    """Seconds from a candidate's start to its end if it does not get ready; 0 means never."""
+    """Seconds from a candidate's delivery, or start where pods fetch for themselves, to its end if it does not get ready;
+    0 means never."""
     paused: bool = False
     refused: frozenset[str] = frozenset()
     """Digests that do not pass today's policies."""
+    delivered: frozenset[str] | None = None
+    """Digests that the nodes have; None where pods fetch for themselves, so that there is nothing to wait for."""
 
 
 SURGE_NEEDS_ROOM = (
@@ -100,6 +105,8 @@ class Step:
     """Versions (keys of ``seen``) that go once requests surely go to another one."""
     held: bool
     """A verified target waits for spec.rollout.paused to end."""
+    waiting: bool = False
+    """The candidate waits to be delivered, or, delivered, for the pause to end: it has no Deployment."""
 
 
 def step(
@@ -137,22 +144,25 @@ def step(
     active A without pods, candidate B cannot load, F       rolled back B; run A=2; serve A
     active A, candidate B, target A                         no candidate; B is removed
     active A, candidate B, target C                         candidate C; B is removed
+    active A, candidate B not yet delivered, S or F         run A=2; serve A
     ======================================================  =================================================
     """
     if rolled_back is not None and (
         rolled_back.generation != wanted.generation or rolled_back.retry != wanted.retry
     ):
         rolled_back = None
-    slots = _refreshed(slots, wanted.target)
+    slots = _delivered(wanted, _refreshed(slots, wanted.target), seen, now)
     slots, rolled_back = _judged(wanted, slots, rolled_back, seen, now)
     startable = _startable(wanted, slots, rolled_back)
-    if startable is not None and not wanted.paused:
+    if startable is not None and (not wanted.paused or wanted.delivered is not None):
         slots = Slots(
             active=slots.active,
             candidate=_started(startable, slots.last_good, now),
             last_good=slots.last_good,
         )
-    run = _run(wanted, slots, seen)
+        slots = _delivered(wanted, slots, seen, now)
+    waiting = _waiting(wanted, slots, seen)
+    run = _run(wanted, slots, seen, waiting=waiting)
     serve = _serve(wanted, slots, seen)
     going = {key for key, version in seen.items() if version.deployed} - {slot.digest for slot, _ in run}
     draining = going & _receiving(slots, selected, now) if serve is not None else set()
@@ -163,7 +173,8 @@ def step(
         serve=serve,
         remove=frozenset(going - draining),
         draining=frozenset(draining),
-        held=startable is not None and wanted.paused,
+        held=wanted.paused and (startable is not None or waiting),
+        waiting=waiting,
     )
 
 
@@ -174,10 +185,45 @@ def _refreshed(slots: Slots, target: Slot | None) -> Slots:
     changed: dict[str, Slot] = {}
     for role, slot in (("active", slots.active), ("candidate", slots.candidate)):
         if slot is not None and slot.digest == target.digest:
-            fresh = target.model_copy(update={"since": slot.since, "tries": slot.tries})
+            kept = {"since": slot.since, "tries": slot.tries, "delivered": slot.delivered}
+            fresh = target.model_copy(update=kept)
             if fresh != slot:
                 changed[role] = fresh
     return slots.model_copy(update=changed) if changed else slots
+
+
+def _delivered(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen], now: datetime) -> Slots:
+    """Write down when the nodes had the candidate: once, and not while a pause holds it, so that its time does not run."""
+    candidate = slots.candidate
+    if candidate is None:
+        return slots
+    delivered = candidate.delivered
+    if wanted.delivered is None or (slots.active is not None and _held_back(wanted, candidate, seen)):
+        delivered = None
+    elif delivered is None and candidate.digest in wanted.delivered and not wanted.paused:
+        delivered = now
+    if delivered == candidate.delivered:
+        return slots
+    return slots.model_copy(update={"candidate": candidate.model_copy(update={"delivered": delivered})})
+
+
+def _held_back(wanted: Wanted, candidate: Slot, seen: Mapping[str, Seen]) -> bool:
+    """Say whether a pause finds the candidate without a pod: then it is not started before the pause ends."""
+    return wanted.paused and seen.get(candidate.digest, NOT_SEEN).pods == 0
+
+
+def _waiting(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> bool:
+    """Say whether the candidate must not have a Deployment yet.
+
+    One that has a Deployment keeps it: it was delivered, or its pods fetch for themselves. A node that came since, or lost
+    its copy, is no reason to stop them.
+    """
+    candidate = slots.candidate
+    if candidate is None or wanted.delivered is None:
+        return False
+    if slots.active is not None and _held_back(wanted, candidate, seen):
+        return True
+    return candidate.delivered is None and not seen.get(candidate.digest, NOT_SEEN).deployed
 
 
 def _judged(
@@ -195,12 +241,15 @@ def _judged(
     refused = candidate.digest in wanted.refused
     if active is None:
         # The Service selects a first version from the start: once it answers it serves, paused or refused or not.
-        if version.ready > 0 or (wanted.replicas == 0 and not refused):
+        idle = wanted.replicas == 0 and not refused and not _waiting(wanted, slots, seen)
+        if version.ready > 0 or idle:
             return promoted, rolled_back
         superseded = wanted.target is not None and wanted.target.digest != candidate.digest
         return (dropped if refused or superseded else slots), rolled_back
     if refused or (wanted.target is not None and wanted.target.digest != candidate.digest):
         return dropped, rolled_back
+    if _waiting(wanted, slots, seen):
+        return slots, rolled_back
     if wanted.paused and version.pods == 0:
         return dropped, rolled_back  # starts afresh, with a full deadline, when the pause ends
     if version.ready >= wanted.replicas:
@@ -248,10 +297,11 @@ def _taken_back(slot: Slot, reason: Reason, message: str, wanted: Wanted, now: d
 
 
 def overdue_at(candidate: Slot, deadline: float) -> float | None:
-    """Return the POSIX time at which a candidate is given up, None for never."""
-    if candidate.since is None or deadline <= 0:
+    """Return the POSIX time at which a candidate that has a Deployment is given up, None for never."""
+    began = candidate.delivered or candidate.since
+    if began is None or deadline <= 0:
         return None
-    return candidate.since.timestamp() + deadline
+    return began.timestamp() + deadline
 
 
 def _overdue(candidate: Slot, deadline: float, now: datetime) -> bool:
@@ -259,10 +309,12 @@ def _overdue(candidate: Slot, deadline: float, now: datetime) -> bool:
     return at is not None and now.timestamp() >= at
 
 
-def _run(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> tuple[tuple[Slot, int], ...]:
+def _run(
+    wanted: Wanted, slots: Slots, seen: Mapping[str, Seen], *, waiting: bool
+) -> tuple[tuple[Slot, int], ...]:
     """Return the versions that must have a Deployment, each with its replicas."""
     run: list[tuple[Slot, int]] = []
-    active, candidate = slots.active, slots.candidate
+    active, candidate = slots.active, None if waiting else slots.candidate
     stop_first = wanted.strategy == "StopFirst" and active is not None and candidate is not None
     if active is not None:
         replicas = 0 if stop_first else wanted.replicas
