@@ -247,7 +247,7 @@ async def test_an_agent_is_held_to_its_own_node(cluster: Cluster) -> None:
     for unbound in (
         stray.create(HERE),
         stray.report(HERE),
-        stray.beat(LEASE_PREFIX, "POST"),
+        stray.beat(LEASE_PREFIX + "x", "POST"),
         stray.create("x"),
     ):
         status, message = await unbound
