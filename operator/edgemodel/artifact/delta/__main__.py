@@ -1,0 +1,65 @@
+"""The child of ``process``: writes to its output the file that a patch rebuilds.
+
+Usage: ``python -m edgemodel.artifact.delta BASE PATCH SIZE MEMORY SECONDS``.
+
+Promises: caps itself before it opens anything; says in one line on standard error why it refused, and ends with 1.
+The message is the refusal's own, without the words the parent puts around it.
+"""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+from edgemodel.errors import Refused
+
+PIECE = 1 << 20
+
+
+def main(base: str, patch: str, size: str, memory: str, seconds: str) -> int:
+    """Apply one patch; return the exit code."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    from edgemodel.artifact.delta import codec
+
+    # One buffer for all: the parent is woken once a MiB, not once a block.
+    buffer = bytearray(PIECE)
+    held = 0
+
+    def gather(piece: bytes | memoryview) -> None:
+        nonlocal held
+        view = memoryview(piece)
+        while view:
+            taken = min(len(view), PIECE - held)
+            buffer[held : held + taken] = view[:taken]
+            held += taken
+            view = view[taken:]
+            if held == PIECE:
+                flush()
+
+    def flush() -> None:
+        nonlocal held
+        view = memoryview(buffer)[:held]
+        while view:
+            view = view[os.write(1, view) :]
+        held = 0
+
+    try:
+        codec.apply(Path(base) if base else None, Path(patch), gather, size=int(size))
+        flush()
+    except Refused as error:
+        message = error.message
+    except MemoryError:
+        message = f"expected it to need at most {memory} bytes of memory, found more"
+    except OSError as error:
+        message = f"expected to read base and patch and to write, found: {error.strerror or error}"
+    else:
+        return 0
+    os.write(2, message.encode())
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
