@@ -138,7 +138,16 @@ async def both_ways_of_mounting_end_alike(world: World) -> None:
 
 @scenario
 async def other_namespaces_get_it_read_only_too(world: World) -> None:
-    """The kubelet and the pods live in another mount namespace: the copy that propagates there has every flag."""
+    """The kubelet and the pods live in another mount namespace: the copy that propagates there has every flag.
+
+    What mount(8) does, bind and then remount, leaves that copy writable; that is why it is not done so.
+    """
+    world.target.mkdir()
+    plain = f"mount --bind {world.model} {world.target} && mount -o remount,bind,ro {world.target}"
+    assert await run_program("unshare", "--mount", "--propagation", "unchanged", "sh", "-c", plain) == 0
+    (only,) = mounted_at(world.target)
+    assert "ro" not in only.options
+    assert mounts.unmount(world.target)
     for detached in (True, False):
         code = (
             "from pathlib import Path; from edgemodel.node.csi import mounts;"
