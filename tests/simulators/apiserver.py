@@ -1,9 +1,9 @@
 """A Kubernetes API server over loopback HTTP, for unit tests: objects, versions, preconditions, and faults.
 
 It keeps what the real one promises and our code relies on: optimistic locking by resourceVersion, uid
-preconditions, one name one object, paged lists, label selectors. It knows no schema, no defaults, no
-admission and no garbage collection; server-side apply is a plain deep merge. What depends on any of those
-is tested in ``tests/control_plane``.
+preconditions, one name one object, paged lists, label selectors, watches that begin at a resourceVersion. It
+knows no schema, no defaults, no admission and no garbage collection; server-side apply is a plain deep merge. What
+depends on any of those is tested in ``tests/control_plane``.
 """
 
 import asyncio
@@ -54,8 +54,13 @@ class ApiServerSimulator:
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
         self.url = ""
+        self.expired = 0
+        """Watches from this resourceVersion or an earlier one get 410."""
         self._versions = itertools.count(100)
+        self._events: list[tuple[int, str, str, Object]] = []
+        self._happened = asyncio.Event()
         self._never = asyncio.Event()
+        self._watching: list[web.Request] = []
 
     @property
     def writes(self) -> list[Seen]:
@@ -79,8 +84,27 @@ class ApiServerSimulator:
             "resourceVersion": str(next(self._versions)),
         }
         metadata.setdefault("generation", 1)
+        kind = "MODIFIED" if path in self.objects else "ADDED"
         self.objects[path] = {**manifest, "metadata": metadata}
+        self._happen(kind, path, self.objects[path])
         return self.objects[path]
+
+    def _happen(self, kind: str, path: str, item: Object) -> None:
+        self._events.append((int(item["metadata"]["resourceVersion"]), kind, path, item))
+        happened, self._happened = self._happened, asyncio.Event()
+        happened.set()
+
+    def remove(self, path: str) -> None:
+        """Delete an object behind the API's back."""
+        item = self.objects.pop(path)
+        version = str(next(self._versions))
+        self._happen("DELETED", path, {**item, "metadata": {**item["metadata"], "resourceVersion": version}})
+
+    def end_watches(self) -> None:
+        """Break every watch that is open now."""
+        for request in self._watching:
+            if request.transport is not None:
+                request.transport.abort()
 
     @asynccontextmanager
     async def running(self) -> Any:
@@ -110,7 +134,40 @@ class ApiServerSimulator:
                 if fault.lost:
                     self._answer(seen)
                 return self._status(fault.status, fault.message, headers=fault.headers)
+        if seen.method == "GET" and seen.query.get("watch") == "true":
+            return await self._watch(request, seen)
         return self._answer(seen)
+
+    async def _watch(self, request: web.Request, seen: Seen) -> web.StreamResponse:
+        version = int(seen.query.get("resourceVersion") or 0)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        self._watching.append(request)
+        try:
+            if version <= self.expired:
+                gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}
+                await response.write(json.dumps(gone).encode() + b"\n")
+                return response
+            while not self._never.is_set():
+                happened = self._happened
+                for number, kind, path, item in list(self._events):
+                    if (
+                        number > version
+                        and path.rsplit("/", 1)[0] == seen.path
+                        and _selected(item, seen.query)
+                    ):
+                        event = json.dumps({"type": kind, "object": item}).encode()
+                        await response.write(event + b"\n")
+                        version = number
+                waits = [asyncio.ensure_future(event.wait()) for event in (happened, self._never)]
+                try:
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
+        finally:
+            self._watching.remove(request)
+        return response
 
     def _answer(self, seen: Seen) -> web.Response:
         path = seen.path.removesuffix("/status")
@@ -142,11 +199,11 @@ class ApiServerSimulator:
                 continue
             labels = item["metadata"].get("labels") or {}
             wanted = [part.split("=") for part in query.get("labelSelector", "").split(",") if part]
-            if all(labels.get(key) == value for key, value in wanted):
+            if all(labels.get(key) == value for key, value in wanted) and _selected(item, query):
                 found.append(item)
         known = {where.rsplit("/", 1)[0].rsplit("/", 1)[1] for where in self.objects} | {
             "edgemodels", "modeltrustpolicies", "deployments", "services", "configmaps", "pods", "secrets",
-            "poddisruptionbudgets", "namespaces", "events", "leases",
+            "poddisruptionbudgets", "namespaces", "events", "leases", "edgenodes",
         }  # fmt: skip
         if plural not in known:
             return self._status(404, f"the server could not find {path}")
@@ -189,7 +246,7 @@ class ApiServerSimulator:
         uid = body.get("preconditions", {}).get("uid")
         if uid is not None and uid != live["metadata"]["uid"]:
             return self._status(409, "Precondition failed: UID in precondition")
-        del self.objects[path]
+        self.remove(path)
         return web.json_response({"kind": "Status", "status": "Success"})
 
     @staticmethod
@@ -202,3 +259,8 @@ def _merged(live: Any, patch: Any) -> Any:
     if not isinstance(live, dict) or not isinstance(patch, dict):
         return patch
     return {**live, **{key: _merged(live.get(key), value) for key, value in patch.items()}}
+
+
+def _selected(item: Object, query: dict[str, str]) -> bool:
+    name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+    return not name or item["metadata"]["name"] == name
