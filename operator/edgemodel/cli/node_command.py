@@ -1,4 +1,4 @@
-"""``edgemodel node fetch``: what the init container of a model's pod runs."""
+"""``edgemodel node``: what runs on a node. ``agent`` in a DaemonSet, ``fetch`` as the init container of a model's pod."""
 
 import argparse
 import asyncio
@@ -11,17 +11,69 @@ from typing import TYPE_CHECKING
 
 from edgemodel.cli import command, exit_codes, output
 from edgemodel.cli.command import Commands
-from edgemodel.errors import EdgeModelError
+from edgemodel.errors import EdgeModelError, Stalled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgemodel.artifact.pull import PulledModel
+    from edgemodel.node.settings import AgentSettings
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("node", help="what runs beside a model on a node")
+    group = parser.add_subparsers(metavar="COMMAND", required=True, dest="node_command")
+    _add_agent(group)
+    _add_fetch(group)
+
+
+def _add_agent(group: Commands) -> None:
+    agent = command.add(
+        group,
+        "agent",
+        run_agent,
+        summary="keep this node's models and give them to pods",
+        about="""
+Run by a DaemonSet. Holds what this node's EdgeNode says, verified again here, and mounts it into pods (CSI driver
+models.edgemodel.io). Mounts outlive it.""",
+        examples="""
+edgemodel node agent --node-name worker-1 --settings /etc/edgemodel/agent.json""",
+    )
+    environment = os.environ.get
+    agent.add_argument(
+        "--node-name",
+        default=environment("EDGEMODEL_NODE_NAME"),
+        required="EDGEMODEL_NODE_NAME" not in os.environ,
+        help="name of this Node ($EDGEMODEL_NODE_NAME)",
+    )
+    agent.add_argument(
+        "--store",
+        type=Path,
+        default=Path("/var/lib/edgemodel"),
+        help="where models lie (default: %(default)s)",
+    )
+    agent.add_argument(
+        "--kubelet-dir",
+        type=Path,
+        default=Path("/var/lib/kubelet"),
+        help="the kubelet's root directory (default: %(default)s)",
+    )
+    agent.add_argument("--settings", type=Path, help="JSON file of settings")
+    outside = agent.add_argument_group("outside a pod")
+    outside.add_argument("--api-server", metavar="URL", help="address of the API server")
+    outside.add_argument("--token-file", type=Path, help="holds the token to show to it")
+    outside.add_argument(
+        "--api-server-ca", type=Path, metavar="FILE", help="PEM of the authorities to trust for it"
+    )
+    outside.add_argument(
+        "--namespace", default="edgemodel-system", help="where the Lease is (default: %(default)s)"
+    )
+
+
+def _add_fetch(group: Commands) -> None:
     fetch = command.add(
-        parser.add_subparsers(metavar="COMMAND", required=True, dest="node_command"),
+        group,
         "fetch",
         run,
         summary="pull one pinned model into a volume, verified again",
@@ -56,6 +108,54 @@ edgemodel node fetch --reference registry.example.com/models/detector@sha256:…
     fetch.add_argument(
         "--termination-log", type=Path, default=Path("/dev/termination-log"), help="where Kubernetes looks"
     )
+
+
+def run_agent(arguments: argparse.Namespace) -> int:
+    """Run the agent: 0 after a wanted end, 1 after a failure, 2 for wrong settings."""
+    import logging
+
+    # Two small modules without any import of the operator's: how logs look and memory is kept is the same for both.
+    from edgemodel.controller import logs, memory
+
+    memory.return_what_is_freed()
+    from edgemodel.node.settings import read_settings
+
+    logs.configure("info")
+    log = logging.getLogger("edgemodel.node")
+    try:
+        settings = read_settings(arguments.settings)
+        logs.configure(settings.log_level)
+        return asyncio.run(_agent(arguments, settings, memory.settle))
+    except Stalled as error:
+        log.error("%s", error.message)  # noqa: TRY400 - a message for a person, not a traceback
+        return 2
+    except (EdgeModelError, OSError) as error:
+        log.error("the agent cannot run: %s", error)  # noqa: TRY400 - a message for a person, not a traceback
+        return 1
+
+
+async def _agent(
+    arguments: argparse.Namespace, settings: "AgentSettings", started: "Callable[[], None]"
+) -> int:
+    from edgemodel.node.agent import Agent
+    from edgemodel.node.api_server import ApiServer
+
+    if arguments.api_server:
+        api = ApiServer(
+            arguments.api_server,
+            node=arguments.node_name,
+            namespace=arguments.namespace,
+            token_file=arguments.token_file,
+            ca=arguments.api_server_ca,
+        )
+    else:
+        api = ApiServer.in_cluster(arguments.node_name)
+    async with api:
+        agent = Agent(settings, api, store=arguments.store, kubelet_dir=arguments.kubelet_dir)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.stop)
+        return await agent.run(started=started)
 
 
 def run(arguments: argparse.Namespace) -> int:
