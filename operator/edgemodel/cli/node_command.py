@@ -114,8 +114,7 @@ def run_agent(arguments: argparse.Namespace) -> int:
     """Run the agent: 0 after a wanted end, 1 after a failure, 2 for wrong settings."""
     import logging
 
-    # Two small modules without any import of the operator's: how logs look and memory is kept is the same for both.
-    from edgemodel.controller import logs, memory
+    from edgemodel.process import logs, memory
 
     memory.return_what_is_freed()
     from edgemodel.node.settings import read_settings

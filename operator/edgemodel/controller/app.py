@@ -27,7 +27,7 @@ from edgemodel.cluster.client import ApiServer, connect
 from edgemodel.cluster.events import EventRecorder
 from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.lease import LeaseElection, LeaseTimes
-from edgemodel.controller import handlers, logs, memory, preflight
+from edgemodel.controller import handlers, preflight
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.probes import ProbeServer
@@ -37,6 +37,7 @@ from edgemodel.controller.sightings import Key, Sightings
 from edgemodel.controller.worker import Worker
 from edgemodel.controller.workqueue import WorkQueue
 from edgemodel.errors import EdgeModelError
+from edgemodel.process import logs, memory
 
 log = logging.getLogger(__name__)
 

@@ -229,7 +229,7 @@ async def test_a_policys_pass_writes_its_status_once(bench: Bench) -> None:
 
 
 async def test_the_log_tells_each_write_and_no_secret(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    from edgemodel.controller.logs import JsonFormatter
+    from edgemodel.process.logs import JsonFormatter
 
     with caplog.at_level(logging.INFO, "edgemodel"):
         await bench.work(KEY)

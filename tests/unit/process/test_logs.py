@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from edgemodel.controller.logs import JsonFormatter, configure
+from edgemodel.process.logs import JsonFormatter, configure
 
 
 def formatted(level: int = logging.INFO, **extra: object) -> dict[str, object]:
