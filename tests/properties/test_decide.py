@@ -1,6 +1,7 @@
 """Whatever happens to a model: no pass fails, every world comes to rest, and what conditions say is true."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import given, settings
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from edgemodel.api.conditions import ConditionType, Reason
 from edgemodel.reconcile.decision import Decision
+from edgemodel.reconcile.nodes import delivered, mounts, read_nodes
 from edgemodel.reconcile.observed import Judged, Unresolved
 from tests.unit.reconcile.world import (
+    DIGESTS,
     DOWNLOADING,
     LOADING,
     READY,
@@ -41,6 +44,7 @@ PODS: list[dict[str, Any]] = [
     {"phase": "Failed", "reason": "Evicted"},
 ]
 LETTERS = st.sampled_from("ABC")
+NAMES = st.sampled_from(["n1", "n2"])
 Happening = Callable[[World], object]
 
 
@@ -75,9 +79,53 @@ def conflict(names: tuple[str, ...]) -> Happening:
     return lambda world: setattr(world, "conflicts", names)
 
 
+def join(name: str) -> Happening:
+    return lambda world: world.add_node(name)
+
+
+def hold(name: str, letter: str, state: str, reason: str) -> Happening:
+    def happen(world: World) -> None:
+        if name in world.nodes:
+            since = f"{world.now:%Y-%m-%dT%H:%M:%SZ}"
+            world.hold(letter, name, state=state, reason=reason, bytes=5, total=10, since=since)
+
+    return happen
+
+
+def nodes_change(name: str, what: str) -> Happening:
+    def happen(world: World) -> None:
+        node = world.nodes.get(name)
+        if node is None:
+            return
+        if what == "silent":
+            node.silence(world.now)
+        elif what == "back":
+            node.silence(world.now + timedelta(days=999))
+        elif what == "gone":
+            del world.nodes[name]
+        elif what == "no agent":
+            node.agent = False
+        else:
+            node.ready = what == "ready"
+
+    return happen
+
+
 def turn(world: World) -> None:
-    """Make a pass."""
+    """Make a pass; what it starts to mount must be on the nodes, or have been."""
+    before, slots = set(world.children), world.model.status.slots
     world.turn()
+    known = {
+        slot.digest
+        for slot in (slots.active, slots.candidate)
+        if slot is not None and (slot is slots.active or slot.delivered is not None)
+    }
+    nodes = read_nodes(world.observe(), (), world.now)
+    for key in set(world.children) - before:
+        if key[0] == "Deployment" and mounts(world.children[key]):
+            label = world.children[key]["metadata"]["labels"]["edgemodel.io/digest"]
+            (digest,) = (str(one) for one in DIGESTS.values() if one.short == label)
+            assert digest in known or delivered(nodes, digest)
 
 
 def die(world: World) -> None:
@@ -90,6 +138,7 @@ def die(world: World) -> None:
 SPECS = st.fixed_dictionaries(
     {},
     optional={
+        "delivery": st.sampled_from(["Node", "Pod"]),
         "replicas": st.integers(0, 3),
         "suspend": st.booleans(),
         "rollout": st.fixed_dictionaries(
@@ -110,6 +159,17 @@ HAPPENINGS = st.one_of(
     st.builds(lose, st.sampled_from(["Deployment", "Service", "ConfigMap"])),
     st.builds(conflict, st.sampled_from([(), (), ("Service/detector",)])),
     st.builds(active, LETTERS),
+    st.builds(join, NAMES),
+    st.builds(
+        hold,
+        NAMES,
+        LETTERS,
+        st.sampled_from(["Ready", "Ready", "Ready", "Downloading", "Failed"]),
+        st.sampled_from(["", "DiskFull", "WaitingForWindow", "IntegrityFailed"]),
+    ),
+    st.builds(
+        nodes_change, NAMES, st.sampled_from(["silent", "back", "gone", "no agent", "ready", "not ready"])
+    ),
 )
 
 
@@ -136,13 +196,17 @@ def check(world: World) -> None:
     assert len(world.sizes()) <= 2 or world.model.spec.suspend
 
 
-@given(st.lists(HAPPENINGS, min_size=5, max_size=40))
-@settings(max_examples=200, deadline=None)
-def test_no_pass_fails_and_every_world_comes_to_rest_in_truth(happenings: list[Happening]) -> None:
+@given(st.sampled_from([(), ("n1",), ("n1", "n2")]), st.lists(HAPPENINGS, min_size=5, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_no_pass_fails_and_every_world_comes_to_rest_in_truth(
+    nodes: tuple[str, ...], happenings: list[Happening]
+) -> None:
     world = World("A", replicas=2)
+    for name in nodes:
+        world.add_node(name)
     for happen in happenings:
         happen(world)
         assert world.last.requeue_after is None or world.last.requeue_after > 0
     world.settle(most=12)
     check(world)
-    assert world.decide() == Decision(requeue_after=world.last.requeue_after)
+    assert world.decide() == Decision(requeue_after=world.last.requeue_after, evict=world.last.evict)

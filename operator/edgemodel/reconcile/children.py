@@ -22,9 +22,9 @@ def desired_children(
 ) -> tuple[Object, ...]:
     """Return all children, in the order in which they are to be applied: what pods mount first, the Service last.
 
-    ``mounting`` are the digests whose pods mount the model from their node. ``frozen`` is the digest of an active version that
-    today's policies refuse: its Deployment is wanted as it lives, but for a smaller size, because any other change would
-    replace pods that answer by pods that may not start.
+    ``mounting`` are the digests whose pods mount the model from their node. ``frozen`` is the digest of an active version
+    that today's policies refuse: its Deployment is wanted as it lives, but for a smaller size, because any other change
+    would replace pods that answer by pods that may not start.
     """
     if step.serve is None:
         return ()

@@ -10,7 +10,7 @@ nothing else.
 
 from edgemodel.api.conditions import ConditionType, Reason
 from edgemodel.api.meta import ConditionStatus
-from edgemodel.reconcile.arrival import arrival, brought, offline_told
+from edgemodel.reconcile.arrival import NAMED, arrival, brought, offline_told
 from edgemodel.reconcile.nodes import tampered
 from edgemodel.reconcile.observed import Unresolved
 from edgemodel.reconcile.pods import (
@@ -260,11 +260,12 @@ def _degraded(view: View) -> Told:
         return "True", Reason.POLICY_REFUSED, message
     altered = tampered(view.nodes or (), active.slot.digest)
     if altered:
-        where, why = ", ".join(sorted(altered)), altered[min(altered)].message
+        where = ", ".join(sorted(altered)[:NAMED])
+        why = clean(altered[min(altered)].message).rstrip(".")
         message = (
-            f"Files of {active.name} on {where} are no longer what was verified: "
-            f"{sentence(clean(why) or 'no more is known')} Pods there are being moved, and the files come anew. If nobody did "
-            "this by hand, look at the node's disk, and at who can write to it."
+            f"Files of {active.name} on {where} are no longer what was verified{': ' if why else ''}{why}. "
+            "Pods there are being moved, and the files come anew. If nobody did this by hand, look at the node's disk, and "
+            "at who can write to it."
         )
         return "True", Reason.INTEGRITY_FAILED, message
     if not active.ready:

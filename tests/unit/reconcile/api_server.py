@@ -36,7 +36,7 @@ def _deployment(live: Object) -> None:
     defaults = {"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler"}
     for key, value in defaults.items():
         pod.setdefault(key, value)
-    for container in [*pod["initContainers"], *pod["containers"]]:
+    for container in [*pod.get("initContainers", ()), *pod["containers"]]:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             if probe in container:
                 container[probe] = {

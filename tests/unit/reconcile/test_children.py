@@ -59,7 +59,7 @@ def slot(letter: str = "A", **more: Any) -> Slot:
 
 
 def children(
-    spec: dict[str, Any], settings: Settings, serve: Slot, *, monitors: bool
+    spec: dict[str, Any], settings: Settings, serve: Slot, *, monitors: bool, mounts: bool = False
 ) -> tuple[dict[str, Any], ...]:
     model = edge_model(**spec)
     observed = Observed(
@@ -71,7 +71,7 @@ def children(
     )
     slots, none = Slots(active=serve), frozenset[str]()
     step = Step(slots, None, ((serve, model.spec.replicas),), serve, none, none, held=False)
-    return desired_children(observed, step, None)
+    return desired_children(observed, step, None, frozenset({serve.digest} if mounts else ()))
 
 
 MINIMAL = children({}, SETTINGS, slot(), monitors=False)
@@ -86,9 +86,12 @@ WHOLE = children(
     slot(model_file="detector.onnx"),
     monitors=True,
 )
+MOUNTED = children(
+    {**FULL, "delivery": "Node"}, SETTINGS, slot(model_file="detector.onnx"), monitors=False, mounts=True
+)
 
 
-@pytest.mark.parametrize(("name", "built"), [("minimal", MINIMAL), ("full", WHOLE)])
+@pytest.mark.parametrize(("name", "built"), [("minimal", MINIMAL), ("full", WHOLE), ("mounted", MOUNTED)])
 def test_children_are_what_the_golden_file_says(name: str, built: tuple[dict[str, Any], ...]) -> None:
     path = GOLDEN / f"{name}.yaml"
     text = yaml.dump_all(built, Dumper=_Plain, sort_keys=False, width=110)
@@ -104,11 +107,30 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-@pytest.mark.parametrize("built", [MINIMAL, WHOLE], ids=["minimal", "full"])
+@pytest.mark.parametrize("built", [MINIMAL, WHOLE, MOUNTED], ids=["minimal", "full", "mounted"])
 def test_what_the_api_server_makes_of_a_child_does_not_differ_from_it(
     built: tuple[dict[str, Any], ...],
 ) -> None:
     assert [child["kind"] for child in built if differs(child, stored(child))] == []
+
+
+def test_pods_that_mount_their_model_fetch_nothing_and_see_no_secret() -> None:
+    (found,) = (child for child in MOUNTED if child["kind"] == "Deployment")
+    pod = found["spec"]["template"]["spec"]
+    whole = next(child for child in WHOLE if child["kind"] == "Deployment")["spec"]["template"]["spec"]
+    assert "initContainers" not in pod
+    assert [volume["name"] for volume in pod["volumes"]] == ["models", "tmp"]
+    assert "fsGroup" not in pod["securityContext"]
+    assert pod["containers"][0]["args"] == whole["containers"][0]["args"]
+    assert "ConfigMap" not in {child["kind"] for child in MOUNTED}
+
+
+def test_another_entry_file_replaces_pods_that_mount_their_model() -> None:
+    one, other = (
+        deployment(edge_model(), SETTINGS, slot(model_file=name), 1, mounts=True)["spec"]["template"]
+        for name in ("a.onnx", "b.onnx")
+    )
+    assert one != other
 
 
 def test_every_child_is_owned_by_its_model_and_nothing_else() -> None:

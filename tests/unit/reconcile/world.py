@@ -11,7 +11,7 @@ from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import Release
 from edgemodel.reconcile.decide import LOOK_AGAIN_SECONDS, decide
 from edgemodel.reconcile.decision import Decision, Event
-from edgemodel.reconcile.observed import Judged, Observed, Settings, Unresolved
+from edgemodel.reconcile.observed import Judged, LiveNode, Observed, Settings, Unresolved
 from tests.unit.reconcile.api_server import stored
 
 Object = dict[str, Any]
@@ -61,6 +61,7 @@ class World:
         self.conflicts: tuple[str, ...] = ()
         self.config = {"policies.json": "[]"}
         self.monitors = False
+        self.nodes: dict[str, Node] = {}
         self.events: list[Event] = []
         self.last = Decision()
         self._made = 0
@@ -94,6 +95,7 @@ class World:
             pods=tuple(self.pods.values()),
             delivery_config=self.config,
             service_monitors=self.monitors,
+            nodes=tuple(node.live() for node in self.nodes.values()),
         )
 
     def decide(self) -> Decision:
@@ -133,27 +135,30 @@ class World:
         self.children[key] = stored(child, uid)
 
     def _control_deployments(self) -> None:
-        wanted = {
-            child["metadata"]["labels"]["edgemodel.io/digest"]: child["spec"]["replicas"]
-            for child in self.children.values()
-            if child["kind"] == "Deployment"
-        }
+        live = [child for child in self.children.values() if child["kind"] == "Deployment"]
+        specs = {child["metadata"]["labels"]["edgemodel.io/digest"]: child["spec"] for child in live}
+        wanted = {label: spec["replicas"] for label, spec in specs.items()}
         for label in {*wanted, *(self._label(pod) for pod in self.pods.values())}:
             own = [name for name, pod in self.pods.items() if self._label(pod) == label]
             for name in own[wanted.get(label, 0) :]:
                 del self.pods[name]
             for _ in range(wanted.get(label, 0) - len(own)):
                 self._made += 1
-                self.pods[f"pod-{self._made:03}"] = self._new_pod(f"pod-{self._made:03}", label)
+                name = f"pod-{self._made:03}"
+                self.pods[name] = self._new_pod(name, label, specs[label]["template"]["spec"])
 
     @staticmethod
     def _label(pod: Mapping[str, Any]) -> str:
         return str(pod["metadata"]["labels"]["edgemodel.io/digest"])
 
-    @staticmethod
-    def _new_pod(name: str, label: str) -> Object:
+    def _new_pod(self, name: str, label: str, spec: Object) -> Object:
         labels = {"edgemodel.io/model": "detector", "edgemodel.io/digest": label}
-        return {"metadata": {"name": name, "labels": labels}, "status": {"phase": "Pending"}}
+        nodes = sorted(self.nodes)
+        return {
+            "metadata": {"name": name, "uid": f"uid-of-{name}", "labels": labels},
+            "spec": {**spec, **({"nodeName": nodes[self._made % len(nodes)]} if nodes else {})},
+            "status": {"phase": "Pending"},
+        }
 
     # what the kubelet does
 
@@ -175,6 +180,19 @@ class World:
 
     def later(self, seconds: float) -> "World":
         self.now += timedelta(seconds=seconds)
+        return self
+
+    # what nodes do
+
+    def add_node(self, name: str, **labels: str) -> "Node":
+        """Let a node with a live agent join."""
+        self.nodes[name] = Node(name, labels, self.now)
+        return self.nodes[name]
+
+    def hold(self, letter: str, *names: str, state: str = "Ready", **more: Any) -> "World":
+        """Let agents (of all nodes, if none is named) say how far a version is."""
+        for name in names or tuple(self.nodes):
+            self.nodes[name].hold(letter, state=state, **more)
         return self
 
     # what one sees
@@ -213,6 +231,44 @@ class World:
         reasons = [event.reason for event in self.events]
         self.events.clear()
         return reasons
+
+
+class Node:
+    """A node whose agent is heard of until ``silence`` is called."""
+
+    def __init__(self, name: str, labels: Mapping[str, str], now: datetime) -> None:
+        self.labels = {"kubernetes.io/hostname": name, **labels}
+        self.name, self.ready, self.agent, self.heard = name, True, True, now + timedelta(days=999)
+        self.held: dict[str, Object] = {}
+        self.spec: Object = {}
+
+    def hold(self, letter: str, *, state: str = "Ready", **more: Any) -> None:
+        """Say how far a version is."""
+        self.held[letter] = {
+            "namespace": "vision",
+            "name": "detector",
+            "digest": str(DIGESTS[letter]),
+            "state": state,
+            **more,
+        }
+
+    def silence(self, since: datetime) -> None:
+        """Be heard of no more."""
+        self.heard = since
+
+    def live(self) -> LiveNode:
+        """Return it as a gathering finds it."""
+        status = {"conditions": [{"type": "Ready", "status": "True" if self.ready else "False"}]}
+        edge_node = {"metadata": {"name": self.name}, "status": {"models": list(self.held.values())}}
+        return LiveNode(
+            node={
+                "metadata": {"name": self.name, "labels": self.labels},
+                "spec": self.spec,
+                "status": status,
+            },
+            edge_node=edge_node if self.agent else None,
+            heard=self.heard if self.agent else None,
+        )
 
 
 FETCHED = {

@@ -34,6 +34,10 @@ FIRST, SERVING = Slots(candidate=A), Slots(active=A)
 REPLACING = Slots(active=A, candidate=B)
 WANTED = Wanted(target=slot("b"), replicas=2, generation=1)
 STOP_FIRST = replace(WANTED, strategy="StopFirst")
+NODES = replace(WANTED, delivered=frozenset())
+ON_NODES = replace(WANTED, delivered=frozenset({digest("b")}))
+WAITING = Slots(active=A, candidate=B)
+DELIVERED = Slots(active=A, candidate=B.model_copy(update={"delivered": NOW}))
 PAUSED = replace(WANTED, paused=True)
 BANNED = RolledBack(digest=digest("b"), reason="ModelLoadFailed", at=NOW, generation=1)
 
@@ -67,6 +71,7 @@ def told(taken: Step) -> str:
     words += [f"drain {key[7]}" for key in sorted(taken.draining)]
     words += [f"back {taken.rolled_back.digest[7]} {taken.rolled_back.reason}"] if taken.rolled_back else []
     words += ["held"] if taken.held else []
+    words += ["waiting"] if taken.waiting else []
     return ", ".join(words)
 
 
@@ -277,6 +282,78 @@ CASES = {
         take(replace(WANTED, target=None), SERVING),
         "active a, run a=2, serve a",
     ),
+    "a candidate that nodes do not have gets no Deployment": (
+        take(NODES, SERVING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=2, serve a, waiting",
+    ),
+    "a first version that nodes do not have gets no Deployment": (
+        take(replace(NODES, target=slot("a")), Slots()),
+        "candidate a, serve a, waiting",
+    ),
+    "a candidate that nodes have is started": (
+        take(ON_NODES, WAITING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a target that nodes have already is started at once": (
+        take(ON_NODES, SERVING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a candidate waits for its nodes for as long as it takes": (
+        take(NODES, WAITING, {"a": up()}, selected="a", after=10**6),
+        "active a, candidate b, run a=2, serve a, waiting",
+    ),
+    "a candidate that was delivered goes on when a node that lacks it joins": (
+        take(NODES, DELIVERED, {"a": up(), "b": up(2, 1)}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "a candidate that was delivered keeps its place though it has no pod yet": (
+        take(NODES, DELIVERED, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
+    "an active version that no node has goes on serving": (
+        take(replace(NODES, target=slot("a")), SERVING, {"a": up()}, selected="a"),
+        "active a, run a=2, serve a",
+    ),
+    "stop-first leaves the active version alone until nodes have the candidate": (
+        take(replace(NODES, strategy="StopFirst"), WAITING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=2, serve a, waiting",
+    ),
+    "stop-first stops the active version once nodes have the candidate": (
+        take(replace(ON_NODES, strategy="StopFirst"), WAITING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=0, run b=0, serve a",
+    ),
+    "no replicas promote no candidate that nodes do not have": (
+        take(replace(NODES, replicas=0), WAITING, {"a": up(0)}, selected="a"),
+        "active a, candidate b, run a=0, serve a, waiting",
+    ),
+    "no replicas promote no first version that nodes do not have": (
+        take(replace(NODES, target=slot("a"), replicas=0), FIRST),
+        "candidate a, serve a, waiting",
+    ),
+    "a pause lets nodes get a version and starts it not": (
+        take(replace(ON_NODES, paused=True), SERVING, {"a": up()}, selected="a"),
+        "active a, candidate b, run a=2, serve a, held, waiting",
+    ),
+    "a pause lets nodes get a first version and starts it not": (
+        take(replace(ON_NODES, target=slot("b"), paused=True), Slots()),
+        "candidate b, serve b, held, waiting",
+    ),
+    "a pause stops a delivered candidate of which no pod exists yet": (
+        take(replace(ON_NODES, paused=True), DELIVERED, {"a": up(), "b": up(0)}, selected="a"),
+        "active a, candidate b, run a=2, serve a, remove b, held, waiting",
+    ),
+    "a new target replaces a candidate that waits": (
+        take(replace(NODES, target=slot("c")), WAITING, {"a": up()}, selected="a"),
+        "active a, candidate c, run a=2, serve a, waiting",
+    ),
+    "a candidate that waits is dropped when it is refused": (
+        take(replace(NODES, target=None, refused=frozenset({digest("b")})), WAITING, {"a": up()}),
+        "active a, run a=2, serve a",
+    ),
+    "a candidate whose pods fetch for themselves goes on when nodes are to deliver": (
+        take(NODES, WAITING, {"a": up(), "b": up(2, 1)}, selected="a"),
+        "active a, candidate b, run a=2, run b=2, serve a",
+    ),
     "a Deployment that belongs to no slot is removed": (
         take(replace(WANTED, target=None), SERVING, {"a": up(), "c": up()}, selected="a"),
         "active a, run a=2, serve a, remove c",
@@ -300,6 +377,35 @@ def test_a_candidate_remembers_when_it_was_started_and_the_active_version_when_i
     promoted = take(WANTED, REPLACING, {"b": up()}, after=9).slots.active
     assert promoted is not None
     assert promoted.since == NOW + timedelta(seconds=9)
+
+
+def test_the_deadline_counts_from_when_the_nodes_had_the_candidate() -> None:
+    taken = take(ON_NODES, WAITING, {"a": up()}, selected="a", after=5000)
+    candidate = taken.slots.candidate
+    assert candidate is not None
+    assert candidate.since == NOW
+    assert candidate.delivered == NOW + timedelta(seconds=5000)
+    assert overdue_at(candidate, 600) == (NOW + timedelta(seconds=5600)).timestamp()
+    late = take(ON_NODES, taken.slots, {"a": up(), "b": up(2, 0)}, selected="a", after=5599)
+    assert late.slots.candidate == candidate
+    over = take(ON_NODES, taken.slots, {"a": up(), "b": up(2, 0)}, selected="a", after=5600)
+    assert over.rolled_back is not None
+    assert over.rolled_back.reason == "ProgressDeadlineExceeded"
+
+
+def test_the_deadline_does_not_run_while_a_pause_holds_a_candidate_that_nodes_have() -> None:
+    held = take(replace(ON_NODES, paused=True), WAITING, {"a": up()}, selected="a")
+    assert held.slots.candidate is not None
+    assert held.slots.candidate.delivered is None
+    free = take(ON_NODES, held.slots, {"a": up()}, selected="a", after=10**6)
+    assert free.slots.candidate is not None
+    assert free.slots.candidate.delivered == NOW + timedelta(seconds=10**6)
+
+
+def test_where_pods_fetch_for_themselves_nothing_is_delivered_to_nodes() -> None:
+    candidate = take(WANTED, DELIVERED, {"a": up(), "b": up(2, 1)}, selected="a").slots.candidate
+    assert candidate is not None
+    assert candidate.delivered is None
 
 
 def test_a_version_that_served_before_counts_its_tries() -> None:
