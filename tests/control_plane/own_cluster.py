@@ -1,5 +1,6 @@
 """Starts the control plane that these tests run against, and refuses every other cluster."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "control"
+NAME = os.environ.get("EDGEMODEL_CONTROL_PLANE", "control")
+"""Name of the cluster: another in the environment lets two people test side by side."""
 
 
 class ForeignClusterError(RuntimeError):

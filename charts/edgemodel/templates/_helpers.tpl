@@ -66,6 +66,7 @@ serverImage: {{ include "edgemodel.image" (list . "server") | quote }}
 nodeImage: {{ include "edgemodel.image" (list . "node") | quote }}
 imagePullPolicy: {{ .Values.images.pullPolicy }}
 leaderElection: {{ eq (include "edgemodel.leaderElection" .) "true" }}
+nodeDelivery: {{ .Values.node.enabled }}
 {{- with .Values.watchNamespaces }}
 namespaces:
   {{- toYaml . | nindent 2 }}

@@ -23,9 +23,19 @@
 - apiGroups: [monitoring.coreos.com]
   resources: [servicemonitors]
   verbs: [get, list, create, patch, delete]
+{{- if .Values.node.enabled }}
+# Pods whose model was altered on their node are evicted; deleted if a budget forbids that for a minute.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch, delete]
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
+{{- else }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+{{- end }}
 # Pull secrets, by name.
 - apiGroups: [""]
   resources: [secrets]

@@ -4,14 +4,21 @@ Two field managers, so that neither write can ever take the other's fields away.
 the operator sets in a child it keeps. Status is applied whole: a field left out is a field removed.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from edgemodel.api.edge_node import EdgeNodeSpec
 from edgemodel.api.meta import API_VERSION, CHILD_MANAGER, STATUS_MANAGER, OwnerMetadata
 from edgemodel.api.v1alpha1 import EdgeModelStatus, ModelTrustPolicyStatus
 from edgemodel.cluster.client import ApiServer, Object
-from edgemodel.cluster.kinds import EDGE_MODEL, MODEL_TRUST_POLICY, Kind, child_kind
+from edgemodel.cluster.kinds import EDGE_MODEL, EDGE_NODE, MODEL_TRUST_POLICY, Kind, child_kind
 from edgemodel.reconcile.decision import ObjectRef
+from edgemodel.reconcile.observed import LiveObject
+
+log = logging.getLogger(__name__)
 
 
 async def apply_child(api: ApiServer, manifest: Mapping[str, Any]) -> Object:
@@ -33,6 +40,52 @@ async def apply_status(api: ApiServer, owner: OwnerMetadata, status: EdgeModelSt
 async def apply_policy_status(api: ApiServer, owner: OwnerMetadata, status: ModelTrustPolicyStatus) -> Object:
     """Write a ModelTrustPolicy's status."""
     return await _apply_status(api, MODEL_TRUST_POLICY, owner, status)
+
+
+async def apply_edge_node(
+    api: ApiServer, edge_node: LiveObject, node: LiveObject, spec: Mapping[str, Any]
+) -> Object | None:
+    """Give an EdgeNode this spec, and its Node as owner, unless it has both; None when nothing had to be written.
+
+    It is never made here: the uid makes the API server refuse an object that is gone, or another by now. Entries that
+    somebody else added to its lists are taken out: the agent would hold, and give to pods, what no EdgeModel asks for.
+
+    Raises:
+        Conflict: the EdgeNode is gone.
+    """
+    owner = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "name": node["metadata"]["name"],
+        "uid": node["metadata"]["uid"],
+    }
+    wanted = EdgeNodeSpec.model_validate(spec)
+    owned = owner["uid"] in [it.get("uid") for it in edge_node["metadata"].get("ownerReferences") or ()]
+    if owned and _is(edge_node, wanted):
+        return None
+    name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
+    manifest = {
+        "apiVersion": API_VERSION,
+        "kind": EDGE_NODE.name,
+        "metadata": {"name": name, "uid": uid, "ownerReferences": [owner]},
+        "spec": spec,
+    }
+    live = await api.apply(EDGE_NODE, manifest, manager=CHILD_MANAGER)
+    if not _is(live, wanted):
+        log.warning("another client's entries are taken out", extra={"kind": EDGE_NODE.name, "object": name})
+        # All that is wanted is there by now: this patch only takes away, and so comes to own nothing that the next apply
+        # would have to share.
+        foreign: Object = {field: None for field in live.get("spec") or {} if field not in spec}
+        patch = {"metadata": {"uid": uid}, "spec": foreign | dict(spec)}
+        live = await api.merge(EDGE_NODE, None, name, patch)
+    return live
+
+
+def _is(edge_node: LiveObject, wanted: EdgeNodeSpec) -> bool:
+    try:
+        return EdgeNodeSpec.model_validate(edge_node.get("spec") or {}) == wanted
+    except ValidationError:
+        return False  # of another release
 
 
 async def _apply_status(

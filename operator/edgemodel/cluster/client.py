@@ -23,7 +23,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from edgemodel import __version__
-from edgemodel.cluster.kinds import SERVICE_MONITOR, Kind
+from edgemodel.cluster.kinds import POD, SERVICE_MONITOR, Kind
 from edgemodel.errors import Stalled, Transient
 
 Object = dict[str, Any]
@@ -49,6 +49,10 @@ class Gone(Transient):
 
 class Rejected(Stalled):
     """The API server, a quota or an admission policy refuses the object; sending it again at once changes nothing."""
+
+
+class Withheld(Transient):
+    """A PodDisruptionBudget does not let this pod go now."""
 
 
 class NotLeading(Transient):
@@ -116,8 +120,11 @@ class ApiServer:
         namespace: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> tuple[Object, ...]:
         """Return all objects of a kind, page by page; of ServiceMonitors none where the kind is not served.
+
+        ``labels`` and ``fields`` narrow it down to objects that have all of these.
 
         Items of a list carry neither ``apiVersion`` nor ``kind``; both are put back.
 
@@ -125,8 +132,9 @@ class ApiServer:
             Gone: the kind is not served; that says nothing about its objects.
         """
         query: dict[str, str | int] = {"limit": _PAGE}
-        if labels:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        for selector, wanted in (("labelSelector", labels), ("fieldSelector", fields)):
+            if wanted:
+                query[selector] = ",".join(f"{key}={value}" for key, value in sorted(wanted.items()))
         found: list[Object] = []
         while True:
             try:
@@ -205,6 +213,24 @@ class ApiServer:
             return False
         return True
 
+    async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
+        """Have the pod with this uid go, as budgets allow; False when it was gone.
+
+        Raises:
+            Withheld: a PodDisruptionBudget forbids it now.
+        """
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        try:
+            await self._call("POST", POD.path(namespace, name, subresource="eviction"), body=body)
+        except (Gone, Conflict):
+            return False
+        return True
+
     async def _call(
         self,
         method: str,
@@ -247,9 +273,12 @@ class ApiServer:
 def _error(
     method: str, path: str, status: int, payload: bytes, retry_after: str | None
 ) -> Transient | Stalled:
+    causes: list[Any] = []
     try:
-        detail = str(json.loads(payload).get("message", ""))
-    except (ValueError, AttributeError):
+        told = json.loads(payload)
+        detail = str(told.get("message", ""))
+        causes = [one.get("reason") for one in (told.get("details") or {}).get("causes") or ()]
+    except (ValueError, AttributeError, TypeError):
         detail = payload[:200].decode("utf-8", "replace")
     text = f"{method} {path}: {status} {detail}"[:2048]
     match status:
@@ -265,6 +294,9 @@ def _error(
             return Gone("Gone", text)
         case 409:
             return Conflict("Conflict", text)
+        # What the Eviction API says; requests that are too many for the API server have the same number.
+        case 429 if "DisruptionBudget" in causes:
+            return Withheld("Withheld", text)
         case 400 | 413 | 422:
             return Rejected("InvalidSpec", detail or text)
         case _:

@@ -1,7 +1,8 @@
 """Gathers all that one decision may look at: the EdgeModel, its children and pods, policies, artifact.
 
 Promises: everything is read from the API server anew, nothing from a watch's cache, so that a decision is
-never made on what was true before our own last write. What cannot be read is an error, never taken for
+never made on what was true before our own last write (nodes, which passes never write, are shared by passes that come
+together; ``fleet``). What cannot be read is an error, never taken for
 absent. An object that merely bears our labels is not ours: the controlling ownerReference's uid decides; for a pod, that a
 ReplicaSet of its version's Deployment controls it.
 
@@ -24,11 +25,12 @@ from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry_settings import RegistrySettings
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer, Object
+from edgemodel.cluster.fleet import Fleet
 from edgemodel.cluster.kinds import CHILDREN, EDGE_MODEL, NAMESPACE, POD, SERVICE_MONITOR, child_kind
 from edgemodel.cluster.policies import ReadPolicy, delivered, read_policies
 from edgemodel.cluster.pull_secrets import PullSecrets, read_pull_secrets
 from edgemodel.errors import Stalled
-from edgemodel.reconcile.observed import LiveObject, Observed, Settings, Unresolved
+from edgemodel.reconcile.observed import LiveNode, LiveObject, Observed, Settings, Unresolved
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +48,13 @@ class Gatherer:
         *,
         settings: Settings,
         registries: RegistrySettings,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._artifacts = artifacts
         self._settings = settings
+        self._fleet = fleet
         self._registries_json = registries.to_json()
         self._clock = clock
         self._monitors = False
@@ -68,12 +72,13 @@ class Gatherer:
             return None
         model = read_model(manifest)
         monitors = await self._service_monitors()
-        policies, space, secrets, pods, children = await asyncio.gather(
+        policies, space, secrets, pods, children, nodes = await asyncio.gather(
             read_policies(self._api),
             self._api.get(NAMESPACE, None, namespace),
             read_pull_secrets(self._api, model),
             self._api.list(POD, namespace, labels={LABEL_MODEL: name}),
             self._children(namespace, name, monitors=monitors),
+            self._nodes(),
         )
         if space is None or _going(space):
             return None  # nothing can be made in it any more, and what is there goes by itself
@@ -85,6 +90,7 @@ class Gatherer:
             children=owned,
             pods=tuple(pod for pod in pods if _made_for(pod, model)),
             service_monitors=monitors,
+            nodes=nodes,
         )
         labels = space["metadata"].get("labels") or {}
         return await self._with_artifacts(observed, policies, labels, secrets)
@@ -138,7 +144,7 @@ class Gatherer:
 
         judged, active = await self._artifacts.look(model, reference, secrets, governing)
         # Pods of every version take their policies from one ConfigMap, and versions may lie in different repositories.
-        bearing = {policy.name: policy for at in (reference, *_slots(model)) for policy in governing(at)}
+        bearing = {policy.name: policy for at in (reference, *references(model)) for policy in governing(at)}
         delivery = {
             "policies.json": delivered(tuple(bearing[name] for name in sorted(bearing))),
             "registries.json": self._registries_json,
@@ -154,6 +160,9 @@ class Gatherer:
             )
         )
         return tuple(child for kind in found for child in kind)
+
+    async def _nodes(self) -> tuple[LiveNode, ...]:
+        return () if self._fleet is None else await self._fleet.read()
 
     async def _service_monitors(self) -> bool:
         if self._clock() >= self._monitors_until:
@@ -183,7 +192,8 @@ def _going(live: LiveObject) -> bool:
     return bool(live["metadata"].get("deletionTimestamp"))
 
 
-def _slots(model: EdgeModel) -> Iterable[Reference]:
+def references(model: EdgeModel) -> Iterable[Reference]:
+    """Return the pinned references of the versions in a model's slots."""
     slots = model.status.slots
     for slot in (slots.active, slots.candidate, slots.last_good):
         if slot is not None:

@@ -26,9 +26,11 @@ from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer, connect
 from edgemodel.cluster.events import EventRecorder
 from edgemodel.cluster.gather import Gatherer
+from edgemodel.cluster.kinds import EDGE_MODEL, EDGE_NODE, MODEL_TRUST_POLICY, NODE
 from edgemodel.cluster.lease import LeaseElection, LeaseTimes
 from edgemodel.controller import handlers, preflight
 from edgemodel.controller.metrics import Metrics
+from edgemodel.controller.node_delivery import NodeDelivery
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.probes import ProbeServer
 from edgemodel.controller.resync import Resync
@@ -76,8 +78,23 @@ class Operator:
             changed=lambda namespace, name: self._queue.add(Key("EdgeModel", namespace, name)),
             counted=lambda result: self.metrics.verifications.labels(result).inc(),
         )
+        self._nodes: NodeDelivery | None = None
+        if settings.node_delivery:
+            self._nodes = NodeDelivery(
+                settings,
+                api,
+                self._queue,
+                self._sightings,
+                self.metrics,
+                lease_namespace=settings.node_namespace or own_namespace(),
+                clock=_now,
+            )
         gatherer = Gatherer(
-            api, artifacts, settings=settings.children(), registries=settings.registry_settings()
+            api,
+            artifacts,
+            settings=settings.children(),
+            registries=settings.registry_settings(),
+            fleet=self._nodes.fleet if self._nodes else None,
         )
         self._worker = Worker(
             gatherer=gatherer,
@@ -86,13 +103,15 @@ class Operator:
             recorder=EventRecorder(api, instance=identity.rpartition("_")[0]),
             metrics=self.metrics,
             policies=PolicyStatus(api, namespaces=tuple(settings.namespaces)),
-            clock=lambda: datetime.now(UTC).replace(microsecond=0),
+            edge_nodes=self._nodes.passes if self._nodes else None,
+            clock=_now,
         )
         self._artifacts = artifacts
         self._resync = Resync(
             api,
             self._queue,
             self._sightings,
+            edge_nodes=lambda: self._nodes.sightings.edge_nodes if self._nodes else (),
             namespaces=tuple(settings.namespaces),
             interval=settings.resync_interval,
         )
@@ -135,15 +154,26 @@ class Operator:
     async def _act(self) -> None:
         settings = self._settings
         namespaces = tuple(settings.namespaces)
-        await preflight.check(self._api, handlers.WATCHED, namespaces)
+        own = (EDGE_MODEL, MODEL_TRUST_POLICY)
+        if self._nodes is None:
+            await preflight.check(self._api, handlers.WATCHED, namespaces, own=own)
+        else:
+            await preflight.check(self._api, (*handlers.WATCHED, NODE), namespaces, own=(*own, EDGE_NODE))
         self.metrics.leading.set(1)
         # Workers first: at its end kopf cancels every task of the loop that is younger than itself.
         for number in range(settings.workers):
             self._spawn(f"worker {number}", self._queue.run(self._worker))
         self._spawn("resync", self._resync.run())
+        if self._nodes is not None:
+            self._spawn("heartbeats", self._nodes.heartbeats.run())
         watches_stop = asyncio.Event()
         started = asyncio.Event()
-        registry = handlers.register(self._sightings, self._api.credentials, lambda: self._started(started))
+        registry = handlers.register(
+            self._sightings,
+            self._api.credentials,
+            lambda: self._started(started),
+            self._nodes.sightings if self._nodes else None,
+        )
         self._spawn(
             "watches",
             kopf.operator(
@@ -218,6 +248,10 @@ def install_signal_handlers(operator: Operator) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, operator.stop)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 def own_namespace() -> str:

@@ -12,7 +12,17 @@ import kopf
 
 from edgemodel.api.meta import GROUP, LABELS_MANAGED, VERSION
 from edgemodel.cluster.client import Credentials
-from edgemodel.cluster.kinds import CONFIG_MAP, DEPLOYMENT, POD, POD_DISRUPTION_BUDGET, SERVICE, Kind
+from edgemodel.cluster.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    EDGE_NODE,
+    NODE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Kind,
+)
+from edgemodel.controller.node_sightings import NodeSightings
 from edgemodel.controller.sightings import Sightings
 
 WATCHED = (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONFIG_MAP, POD)
@@ -23,6 +33,7 @@ def register(
     sightings: Sightings,
     login: Callable[[], Awaitable[Credentials]],
     started: Callable[[], None],
+    nodes: NodeSightings | None = None,
 ) -> kopf.OperatorRegistry:
     """Return a registry of handlers; nothing is registered globally.
 
@@ -30,6 +41,7 @@ def register(
         sightings: is told everything.
         login: returns the API server's address and credentials as they are now.
         started: called once kopf has set itself up.
+        nodes: is told of Nodes and EdgeNodes, which are watched for it only.
     """
     registry = kopf.OperatorRegistry()
 
@@ -50,8 +62,13 @@ def register(
         )
 
     @kopf.on.event(GROUP, VERSION, "edgemodels", registry=registry)
-    async def on_model(type: str | None, meta: Mapping[str, Any], **_: Any) -> None:  # noqa: A002 - kopf's name
-        sightings.model(type, meta)
+    async def on_model(
+        type: str | None,  # noqa: A002 - kopf's name
+        meta: Mapping[str, Any],
+        status: Mapping[str, Any],
+        **_: Any,
+    ) -> None:
+        sightings.model(type, meta, status)
 
     @kopf.on.event(GROUP, VERSION, "modeltrustpolicies", registry=registry)
     async def on_policy(type: str | None, meta: Mapping[str, Any], **_: Any) -> None:  # noqa: A002 - kopf's name
@@ -60,9 +77,21 @@ def register(
     async def on_child(meta: Mapping[str, Any], **_: Any) -> None:
         sightings.child(meta)
 
+    if nodes is not None:
+        _register_nodes(registry, nodes)
     for kind in WATCHED:
         kopf.on.event(*_selector(kind), id=f"on_{kind.plural}", registry=registry)(on_child)
     return registry
+
+
+def _register_nodes(registry: kopf.OperatorRegistry, nodes: NodeSightings) -> None:
+    @kopf.on.event(*_selector(NODE), registry=registry)
+    async def on_node(type: str | None, body: Mapping[str, Any], **_: Any) -> None:  # noqa: A002 - kopf's name
+        nodes.node(type, body)
+
+    @kopf.on.event(*_selector(EDGE_NODE), registry=registry)
+    async def on_edge_node(type: str | None, body: Mapping[str, Any], **_: Any) -> None:  # noqa: A002 - kopf's name
+        nodes.edge_node(type, body)
 
 
 def settings() -> kopf.OperatorSettings:

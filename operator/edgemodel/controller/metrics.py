@@ -90,6 +90,18 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.nodes = Gauge(
+            "edgemodel_nodes",
+            "Nodes of the cluster: online, offline (the agent is silent, or the node not ready), without_agent.",
+            ("state",),
+            registry=self.registry,
+        )
+        self.evictions = Counter(
+            "edgemodel_pod_evictions",
+            "Pods told to go because files they read were altered: evicted, deleted, withheld (a budget forbade it yet).",
+            ("result",),
+            registry=self.registry,
+        )
         self.leading = Gauge(
             "edgemodel_leader", "1 while this replica acts, 0 while it stands by.", registry=self.registry
         )

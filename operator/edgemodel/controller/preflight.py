@@ -16,7 +16,12 @@ WAIT = 30.0
 
 
 async def check(
-    api: ApiServer, watched: tuple[Kind, ...], namespaces: tuple[str, ...], *, wait: float = WAIT
+    api: ApiServer,
+    watched: tuple[Kind, ...],
+    namespaces: tuple[str, ...],
+    *,
+    own: tuple[Kind, ...] = (EDGE_MODEL, MODEL_TRUST_POLICY),
+    wait: float = WAIT,
 ) -> None:
     """Return when all is there.
 
@@ -24,6 +29,7 @@ async def check(
         api: the API server.
         watched: kinds that will be listed and watched besides our own.
         namespaces: namespaces to be watched; empty means all.
+        own: our own kinds that will be.
         wait: seconds to wait for the CRDs and for the API server.
 
     Raises:
@@ -33,7 +39,7 @@ async def check(
     ends = time.monotonic() + wait
     while True:
         try:
-            missing = await _unserved(api)
+            missing = await _unserved(api, own)
             if not missing:
                 break
             if time.monotonic() >= ends:
@@ -46,7 +52,7 @@ async def check(
             if time.monotonic() >= ends:
                 raise
         await asyncio.sleep(1.0)
-    for kind in (EDGE_MODEL, MODEL_TRUST_POLICY, *watched):
+    for kind in (*own, *watched):
         for namespace in namespaces if kind.namespaced and namespaces else (None,):
             try:
                 await api.probe(kind, namespace)
@@ -54,7 +60,7 @@ async def check(
                 raise Stalled("InvalidSpec", error.message) from error
 
 
-async def _unserved(api: ApiServer) -> list[str]:
+async def _unserved(api: ApiServer, own: tuple[Kind, ...]) -> list[str]:
     served = await api.read(f"/apis/{API_VERSION}") or {}
     plurals = {resource["name"] for resource in served.get("resources", ())}
-    return [kind.plural for kind in (EDGE_MODEL, MODEL_TRUST_POLICY) if kind.plural not in plurals]
+    return [kind.plural for kind in own if kind.plural not in plurals]

@@ -1,6 +1,6 @@
 """Looks at every EdgeModel now and then though nothing happened; notices a watch that has gone blind.
 
-A safety net, reads only: one list a round, and one pass for each model and policy spread over the whole interval. A
+A safety net, reads only: one list a round, and one pass for each model, policy and node spread over the whole interval. A
 watch that tells nothing while objects change is the one failure that looks like peace; here it shows,
 because what is listed is compared with what was told.
 """
@@ -8,6 +8,7 @@ because what is listed is compared with what was told.
 import asyncio
 import logging
 import random
+from collections.abc import Callable, Iterable
 
 from edgemodel.cluster.client import ApiServer
 from edgemodel.cluster.kinds import EDGE_MODEL
@@ -30,6 +31,7 @@ class Resync:
         queue: WorkQueue[Key],
         sightings: Sightings,
         *,
+        edge_nodes: Callable[[], Iterable[Key]] = tuple,
         namespaces: tuple[str, ...],
         interval: float,
         grace: float = GRACE,
@@ -37,6 +39,7 @@ class Resync:
         self._api = api
         self._queue = queue
         self._sightings = sightings
+        self._edge_nodes = edge_nodes
         self._namespaces = namespaces
         self._interval = interval
         self._grace = grace
@@ -57,8 +60,8 @@ class Resync:
         known = self._sightings.models
         listed = await self._list()
         self._sightings.drop(key for key in known if key not in listed)
-        # Policies too: the Secrets they name, and labels of namespaces, are not watched.
-        for key in (*listed, *self._sightings.policies):
+        # Policies and nodes too: Secrets that they depend on, and labels of namespaces, are not watched.
+        for key in (*listed, *self._sightings.policies, *self._edge_nodes()):
             self._queue.add_after(key, random.uniform(0, self._interval * 0.8))  # noqa: S311 - spreads load
         suspects = self._sightings.behind(listed)
         if not suspects:

@@ -59,6 +59,16 @@ class OperatorSettings(BaseModel):
     """
     lease_namespace: str | None = None
     """Namespace of the Lease; that of the operator's pod when empty."""
+    node_delivery: bool = True
+    """Tell node agents what to hold. One operator of a cluster may: EdgeNodes are cluster-wide, and each is written whole.
+    Without it pods fetch their model themselves.
+    """
+    node_namespace: str | None = None
+    """Namespace in which agents renew their Leases; that of the operator's pod when empty."""
+    node_look_interval: float = Field(default=30.0, ge=1, le=300)
+    """Seconds between two looks at these Leases; reads only. So much later than its three missed beats a node is found
+    to be offline.
+    """
     lease_name: str = Field(default="edgemodel-operator", min_length=1)
     """Name of the Lease."""
     lease_duration: float = Field(default=15.0, gt=0)

@@ -1,10 +1,11 @@
 """Turns what the watches tell into keys on the queue, and remembers just enough to notice a blind watch.
 
 A key is all that is ever passed on: what an event says may be old by the time it is read, so a pass looks
-for itself. Kept is only, for every EdgeModel and policy, the last generation and resourceVersion seen.
+for itself. Kept is only, for every EdgeModel and policy, the last generation and resourceVersion seen,
+and which versions it has. Nodes are told of in ``node_sightings``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from edgemodel.api.meta import LABEL_MODEL
@@ -17,7 +18,7 @@ POLICY_DELAY = 1.0
 class Key(NamedTuple):
     """Names one object that passes are made for."""
 
-    kind: Literal["EdgeModel", "ModelTrustPolicy"]
+    kind: Literal["EdgeModel", "ModelTrustPolicy", "EdgeNode"]
     namespace: str
     name: str
 
@@ -25,6 +26,8 @@ class Key(NamedTuple):
 class _Seen(NamedTuple):
     generation: int
     version: str
+    placing: tuple[Any, ...] = ()
+    """What of an EdgeModel's status nodes depend on."""
 
 
 class Sightings:
@@ -32,6 +35,8 @@ class Sightings:
 
     def __init__(self, queue: WorkQueue[Key]) -> None:
         self._queue = queue
+        self.placing: Callable[[], None] = lambda: None
+        """Called when something changed that decides which versions nodes hold, or by which policies."""
         self._models: dict[Key, _Seen] = {}
         self._policies: dict[Key, _Seen] = {}
 
@@ -45,13 +50,27 @@ class Sightings:
         """Every ModelTrustPolicy that is known."""
         return tuple(self._policies)
 
-    def model(self, kind: str | None, meta: Mapping[str, Any]) -> None:
+    def knows(self, model: Key) -> bool:
+        """Tell whether an EdgeModel has been shown and not gone."""
+        return model in self._models
+
+    def model(
+        self, kind: str | None, meta: Mapping[str, Any], status: Mapping[str, Any] | None = None
+    ) -> None:
         """An EdgeModel was listed, added, changed or deleted."""
         key = Key("EdgeModel", meta.get("namespace", ""), meta["name"])
-        if self._changed(self._models, key, kind, meta):
+        before = self._models.get(key)
+        if self._changed(self._models, key, kind, meta, _placing(meta, status or {})):
             # Its image or namespace may have come under, or left, any policy.
             for policy in self._policies:
                 self._queue.add_after(policy, POLICY_DELAY)
+        now = self._models.get(key)
+        if (
+            before is None
+            or now is None
+            or (before.generation, before.placing) != (now.generation, now.placing)
+        ):
+            self.placing()
         self._queue.add(key)
 
     def policy(self, kind: str | None, meta: Mapping[str, Any]) -> None:
@@ -62,6 +81,7 @@ class Sightings:
         """
         key = Key("ModelTrustPolicy", "", meta["name"])
         if self._changed(self._policies, key, kind, meta):
+            self.placing()
             for model in self._models:
                 self._queue.add(model)
             self._queue.add(key)
@@ -86,16 +106,34 @@ class Sightings:
         """Forget EdgeModels whose deletion went unnoticed, and have a last look at them."""
         for key in absent:
             self._models.pop(key, None)
+            self.placing()
             self._queue.add(key)
 
-    def _changed(self, known: dict[Key, _Seen], key: Key, kind: str | None, meta: Mapping[str, Any]) -> bool:
+    def _changed(
+        self,
+        known: dict[Key, _Seen],
+        key: Key,
+        kind: str | None,
+        meta: Mapping[str, Any],
+        placing: tuple[Any, ...] = (),
+    ) -> bool:
         before = known.get(key)
         if kind == "DELETED":
             known.pop(key, None)
             return True
-        seen = _Seen(int(meta.get("generation") or 0), str(meta.get("resourceVersion") or ""))
+        seen = _Seen(int(meta.get("generation") or 0), str(meta.get("resourceVersion") or ""), placing)
         known[key] = seen
         return before is None or before.generation != seen.generation
+
+
+def _placing(meta: Mapping[str, Any], status: Mapping[str, Any]) -> tuple[Any, ...]:
+    slots = status.get("slots") or {}
+    held = tuple(
+        (role, slot.get("digest"), slot.get("image"), slot.get("modelFile"))
+        for role, slot in sorted(slots.items())
+        if isinstance(slot, Mapping)
+    )
+    return held, status.get("nodes") is not None, bool(meta.get("deletionTimestamp"))
 
 
 def _owner(meta: Mapping[str, Any]) -> str | None:

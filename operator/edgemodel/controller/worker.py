@@ -1,4 +1,4 @@
-"""One pass for one key: gather, decide, apply, delete, status, then Events and metrics.
+"""One pass for one key: gather, decide, apply, delete, evict, status, then Events and metrics.
 
 Promises: a pass reads everything anew and can be cut off anywhere; what was not done is done by the next
 one. Nothing is announced that was not written. Errors decide by their type: ``Transient`` comes back after
@@ -22,6 +22,8 @@ from edgemodel.cluster.client import ApiServer, Rejected
 from edgemodel.cluster.events import EventRecorder
 from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.kinds import EDGE_MODEL
+from edgemodel.controller.edge_nodes import EdgeNodes
+from edgemodel.controller.evictions import Evictions
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.sightings import Key
@@ -60,14 +62,18 @@ class Worker:
         recorder: EventRecorder,
         metrics: Metrics,
         policies: PolicyStatus,
+        edge_nodes: EdgeNodes | None = None,
         clock: Callable[[], datetime],
     ) -> None:
+        """``edge_nodes`` is None where no agents are to be told what to hold."""
         self._api = api
         self._gatherer = gatherer
         self._artifacts = artifacts
         self._recorder = recorder
         self._metrics = metrics
         self._policies = policies
+        self._edge_nodes = edge_nodes
+        self._evictions = Evictions(api, metrics)
         self._clock = clock
         self._rejected: dict[Key, _Rejection] = {}
 
@@ -76,8 +82,11 @@ class Worker:
         began = time.perf_counter()
         result = "error"
         try:
+            after = None
             if key.kind == "ModelTrustPolicy":
-                wrote, after = await self._policies.update(key.name, self._clock()), None
+                wrote = await self._policies.update(key.name, self._clock())
+            elif key.kind == "EdgeNode":
+                wrote = self._edge_nodes is not None and await self._edge_nodes.update(key.name)
             else:
                 wrote, after = await self._model(key)
             result = "wrote" if wrote else "ok"
@@ -121,16 +130,18 @@ class Worker:
             observed = self._recall_rejection(key, observed, now)
             decision = dataclasses.replace(decide(observed, now), apply=(), delete=())
             wrote = False
+        evicted = await self._evictions.carry_out(key, decision.evict)
+        wrote = wrote or bool(evicted.events)
         status = observed.model.status
         if decision.status is not None:
             status = decision.status
             await apply_status(self._api, observed.model.metadata, status)
             wrote = True
-        await self._announce(key, observed, decision, status)
+        await self._announce(key, observed, (*decision.events, *evicted.events), status)
         rejection = self._rejected.get(key)
         again = (rejection.again - now).total_seconds() if rejection else None
         looks = self._artifacts.next_look(key.namespace, key.name)
-        return wrote, _earliest(decision.requeue_after, looks, again)
+        return wrote, _earliest(decision.requeue_after, looks, again, evicted.again)
 
     def _recall_rejection(self, key: Key, observed: Observed, now: datetime) -> Observed:
         rejection, judged = self._rejected.get(key), observed.model.metadata
@@ -167,13 +178,13 @@ class Worker:
         return wrote
 
     async def _announce(
-        self, key: Key, observed: Observed, decision: Decision, status: EdgeModelStatus
+        self, key: Key, observed: Observed, events: tuple[Event, ...], status: EdgeModelStatus
     ) -> None:
         self._metrics.show(key.namespace, key.name, status)
         before, after = observed.model.status.rolled_back, status.rolled_back
         if after is not None and after != before and (before is None or before.at != after.at):
             self._metrics.rollbacks.labels(after.reason).inc()
-        for event in decision.events:
+        for event in events:
             log.info("event", extra=_fields(key, reason=event.reason, text=event.message))
             await self._record(key, observed, event)
 

@@ -122,8 +122,9 @@ def test_every_setting_of_the_operator_can_be_reached_through_the_chart() -> Non
         "registries",
         "namespaces",
         "leaderElection",
+        "nodeDelivery",
     }
-    fixed_by_the_chart = {"leaseNamespace", "host", "port"}
+    fixed_by_the_chart = {"leaseNamespace", "nodeNamespace", "host", "port"}
     known = {field.alias for field in settings.OperatorSettings.model_fields.values()}
     assert through_settings | by_other_values | fixed_by_the_chart == known
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
@@ -25,7 +26,8 @@ NAMESPACED = {
     ("", "configmaps"): {"get", "list", "watch", "create", "patch", "delete"},
     ("policy", "poddisruptionbudgets"): {"get", "list", "watch", "create", "patch", "delete"},
     ("monitoring.coreos.com", "servicemonitors"): {"get", "list", "create", "patch", "delete"},  # not watched
-    ("", "pods"): {"list", "watch"},  # cluster.gather, kopf
+    ("", "pods"): {"list", "watch", "delete"},  # cluster.gather, kopf, controller.evictions
+    ("", "pods/eviction"): {"create"},  # controller.evictions
     ("", "secrets"): {"get"},  # cluster.pull_secrets, cluster.policies
     ("", "events"): {"get", "create", "patch"},  # cluster.events
 }
@@ -37,8 +39,10 @@ CLUSTER = {
     },  # cluster.policies, controller.policy_status
     ("edgemodel.io", "modeltrustpolicies/status"): {"patch"},  # cluster.apply.apply_policy_status
     ("", "namespaces"): {"get", "list"},  # cluster.gather, controller.policy_status
+    ("", "nodes"): {"get", "list", "watch"},  # cluster.fleet, kopf
+    ("edgemodel.io", "edgenodes"): {"get", "list", "watch", "patch"},  # cluster.fleet, cluster.apply, kopf
 }
-
+HEARTBEATS = {("coordination.k8s.io", "leases"): {"list"}}  # cluster.fleet
 
 AGENTS = "edgemodel-system/edgemodel-node-lease"
 """The only Role that is not the operator's; test_node.py looks at it."""
@@ -54,10 +58,27 @@ def rights(role: dict[str, Any]) -> dict[tuple[str, str], set[str]]:
     }
 
 
+def operators_roles(
+    objects: dict[tuple[str, str], dict[str, Any]],
+) -> dict[str, dict[tuple[str, str], set[str]]]:
+    """Return the rights of the operator's Roles by namespace and name."""
+    return {name: rights(one) for (kind, name), one in objects.items() if kind == "Role" and name != AGENTS}
+
+
 def test_cluster_wide_operator(render: Render) -> None:
     objects = render()
     assert rights(objects["ClusterRole", "edgemodel"]) == CLUSTER | NAMESPACED
-    assert [name for kind, name in objects if kind == "Role"] == [AGENTS]
+    assert operators_roles(objects) == {"edgemodel-system/edgemodel-heartbeats": HEARTBEATS}
+
+
+def test_an_operator_without_agents_reads_no_nodes_and_ends_no_pods(render: Render) -> None:
+    objects = render({"node": {"enabled": False}})
+    of_agents = {("", "nodes"), ("edgemodel.io", "edgenodes"), ("", "pods/eviction")}
+    without = {key: verbs for key, verbs in (CLUSTER | NAMESPACED).items() if key not in of_agents}
+    assert rights(objects["ClusterRole", "edgemodel"]) == without | {("", "pods"): {"list", "watch"}}
+    assert operators_roles(objects) == {}
+    settings = yaml.safe_load(objects["ConfigMap", "edgemodel-settings"]["data"]["settings.yaml"])
+    assert settings["nodeDelivery"] is False
 
 
 def test_an_operator_of_two_namespaces_has_no_rights_in_others(render: Render) -> None:
@@ -65,8 +86,8 @@ def test_an_operator_of_two_namespaces_has_no_rights_in_others(render: Render) -
     assert rights(objects["ClusterRole", "edgemodel-edgemodel-system"]) == CLUSTER
     binding = objects["ClusterRoleBinding", "edgemodel-edgemodel-system"]
     assert binding["roleRef"]["name"] == "edgemodel-edgemodel-system"
-    roles = {name: rights(one) for (kind, name), one in objects.items() if kind == "Role" and name != AGENTS}
-    assert roles == {
+    assert operators_roles(objects) == {
+        "edgemodel-system/edgemodel-heartbeats": HEARTBEATS,
         "vision/edgemodel": NAMESPACED,
         "audio/edgemodel": NAMESPACED,
         "keys/edgemodel-policy-keys": {("", "secrets"): {"get"}},

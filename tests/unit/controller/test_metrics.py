@@ -34,6 +34,8 @@ def filled() -> Metrics:
     metrics.reconciles.labels("ok").inc()
     metrics.verifications.labels("Verified").inc()
     metrics.rollbacks.labels("LoadFailed").inc()
+    metrics.nodes.labels("online").set(2)
+    metrics.evictions.labels("evicted").inc()
     metrics.seconds.observe(0.1)
     return metrics
 
