@@ -24,6 +24,12 @@ def model(namespace: str, name: str = "detector", **spec: Any) -> dict[str, Any]
     }
 
 
+def download(**window: str) -> dict[str, Any]:
+    """Return a spec with a download window that is good but for what is given."""
+    whole = {"schedule": "*/30 2-4 * JAN,FEB MON-FRI", "duration": "3h30m", "timeZone": "Etc/GMT+5"}
+    return {"rollout": {"window": {"download": {**whole, **window}}}}
+
+
 def policy(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "edgemodel.io/v1alpha1",
@@ -59,6 +65,11 @@ async def test_the_longest_name_is_accepted(site: Site) -> None:
     await site.api.apply(EDGE_MODEL, model(site.namespace, "n" * 50), manager="tests")
 
 
+@pytest.mark.parametrize("spec", [download(), download(schedule="0  2\t* * 1"), {"delivery": "Node"}])
+async def test_windows_and_delivery_by_nodes_are_accepted(site: Site, spec: dict[str, Any]) -> None:
+    await site.api.apply(EDGE_MODEL, model(site.namespace, **spec), manager="tests")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -72,7 +83,13 @@ async def test_the_longest_name_is_accepted(site: Site) -> None:
         ({"pullSecrets": [{"name": "a"}, {"name": "a"}]}, r"spec.pullSecrets\[1\]: Duplicate"),
         ({"pullSecrets": [{"name": f"s{n}"} for n in range(9)]}, "spec.pullSecrets: .*8"),
         ({"replicas": 1001}, "spec.replicas: .*1000"),
-        ({"delivery": "Node"}, "spec.delivery: Unsupported value"),
+        ({"delivery": "Disk"}, "spec.delivery: Unsupported value"),
+        (download(schedule="0 2 * *"), r"window\.download\.schedule: .*five fields"),
+        (download(schedule="0 0 2 * * *"), r"window\.download\.schedule: .*five fields"),
+        (download(duration="0h0m"), r"window\.download\.duration: .*longer than nothing"),
+        (download(timeZone="Europe/ Vienna"), r"window\.download\.timeZone: .*IANA"),
+        (download(timeZone="../etc/passwd"), r"window\.download\.timeZone: .*IANA"),
+        ({"integrity": {"recheckInterval": "daily"}}, "spec.integrity.recheckInterval: "),
         ({"server": {"threads": 0}}, "spec.server.threads: "),
         ({"rollout": {"progressDeadline": "10"}}, "spec.rollout.progressDeadline: "),
     ],
