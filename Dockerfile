@@ -16,7 +16,7 @@ RUN ["python3", "-c", "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('/src/pyproject.toml').read_text())['project']; \
 parts = {'base': project['dependencies'], **project['optional-dependencies']}; \
 out = pathlib.Path('/requirements'); out.mkdir(); \
-[(out / f'{part}.txt').write_text('\\n'.join(parts[part]) + '\\n') for part in ('base', 'operator', 'server')]"]
+[(out / f'{part}.txt').write_text('\\n'.join(parts[part]) + '\\n') for part in ('base', 'operator', 'node', 'server')]"]
 
 FROM ${BASE} AS base-packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -30,6 +30,11 @@ RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile -c /src/c
 FROM base-packages AS operator-packages
 COPY --from=requirements /requirements/operator.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/operator.txt \
+ && python3 /src/slim /extra
+
+FROM base-packages AS node-packages
+COPY --from=requirements /requirements/node.txt /src/
+RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/node.txt \
  && python3 /src/slim /extra
 
 FROM base-packages AS server-packages
@@ -68,8 +73,9 @@ USER 65532:65532
 ENTRYPOINT ["edgemodel", "operator"]
 
 FROM runtime AS node
+COPY --from=node-packages /extra /opt/venv
 COPY --from=edgemodel-source /out/app /app
-RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.node.fetch"]
+RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.node.fetch, edgemodel.node.agent, edgemodel.artifact.delta.codec, hdiffpatch, zoneinfo; zoneinfo.ZoneInfo('Europe/Vienna')"]
 LABEL org.opencontainers.image.title=edgemodel-node
 USER 65532:65532
 ENTRYPOINT ["edgemodel"]
