@@ -1,10 +1,13 @@
-"""``edgemodel inspect``: what an artifact says of itself and what is attached to it; nothing of it is checked."""
+"""``edgemodel inspect``: what an artifact says of itself and what is attached to it; nothing of it is checked.
+
+With ``--delta``: how two versions differ, and what that costs (``delta_tables``).
+"""
 
 import argparse
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from edgemodel.cli import command, options, output
+from edgemodel.cli import command, deltas, options, output
 from edgemodel.cli.command import Commands
 
 if TYPE_CHECKING:
@@ -17,14 +20,28 @@ def add(commands: Commands) -> None:
         commands,
         "inspect",
         run,
-        summary="show an artifact's files, release facts and signatures, unverified",
+        summary="show an artifact's files, release facts, signatures and deltas, unverified",
         about="""
-Shows what is there, whoever put it there. Whether to believe it is for `edgemodel verify`.""",
+Shows what is there, whoever put it there. Whether to believe it is for `edgemodel verify`.
+With --delta OLD NEW it compares two versions instead: tensor by tensor what changed, what each codec makes of it, and
+which delta is published and why. On a terminal as tables, otherwise as JSON.""",
         examples="""
 edgemodel inspect registry.example.com/models/detector:1.4.0
-edgemodel inspect registry.example.com/models/detector:1.4.0 --output json""",
+edgemodel inspect registry.example.com/models/detector:1.4.0 --output json
+edgemodel inspect --delta registry.example.com/models/detector:1.4.0 registry.example.com/models/detector:1.5.0
+edgemodel inspect --delta ./detector-1.4.0 retrained.onnx""",
     )
-    parser.add_argument("reference", metavar="REFERENCE", help="registry/repository:tag or …@sha256:…")
+    parser.add_argument(
+        "reference", nargs="?", metavar="REFERENCE", help="registry/repository:tag or …@sha256:…"
+    )
+    parser.add_argument(
+        "--delta",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="compare two versions: references, or files or folders on disk",
+    )
+    deltas.add_from_dir(parser)
+    parser.set_defaults(fail=parser.error)
     options.add_registry(parser)
     options.add_output(parser)
 
@@ -35,6 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     from edgemodel.artifact.reference import Reference
     from edgemodel.artifact.verify import Examined, examine
 
+    if (arguments.reference is None) == (arguments.delta is None):
+        arguments.fail("expected either a REFERENCE or --delta OLD NEW")
+    if arguments.delta is not None:
+        from edgemodel.cli import delta_tables
+
+        return delta_tables.run(arguments)
     reference = Reference.parse(arguments.reference)
 
     async def look() -> Examined:

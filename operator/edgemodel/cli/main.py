@@ -12,7 +12,19 @@ from edgemodel import __version__
 from edgemodel.cli import exit_codes, output
 from edgemodel.errors import EdgeModelError
 
-COMMANDS = ("publish", "sign", "verify", "pull", "inspect", "bundle", "keygen", "node", "operator", "crd")
+COMMANDS = (
+    "publish",
+    "delta",
+    "sign",
+    "verify",
+    "pull",
+    "inspect",
+    "bundle",
+    "keygen",
+    "node",
+    "operator",
+    "crd",
+)
 """In the order of ``--help``; each is a module of this package with ``add`` and ``run``."""
 
 _DESCRIPTION = "Publish, sign, verify, pull and serve machine-learning models as OCI artifacts."

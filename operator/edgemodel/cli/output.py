@@ -26,12 +26,12 @@ def fields(pairs: Iterable[tuple[str, object]]) -> None:
     shown = [(name, str(value)) for name, value in pairs if value is not None and value != ""]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        print(f"{name:<{width}}  {_clean(value)}")
+        print(f"{name:<{width}}  {clean(value)}")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under heads, columns aligned."""
-    cells = [list(heads), *([_clean(str(cell)) for cell in row] for row in rows)]
+    cells = [list(heads), *([clean(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     for row in cells:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -39,7 +39,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def note(text: str) -> None:
     """Say something that is no part of the result."""
-    print(_clean(text), file=sys.stderr)
+    print(clean(text), file=sys.stderr)
 
 
 def failure(error: EdgeModelError, *, as_json: bool) -> None:
@@ -77,6 +77,6 @@ def size(count: int) -> str:
     raise AssertionError("the loop returns")
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Take control characters out: names and annotations come from strangers, and a terminal obeys them."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

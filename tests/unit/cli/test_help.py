@@ -17,10 +17,16 @@ def test_the_reference_page_is_what_the_help_says():
     assert page.partition("\n\n")[2] == reference.page(), "run hack/generate"
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("node", "operator")])
+BUNDLE = ("bundle create", "bundle import", "bundle inspect")
+
+
+@pytest.mark.parametrize(
+    "command", [*(name for name in COMMANDS if name not in ("bundle", "node", "operator")), *BUNDLE]
+)
 def test_every_command_shows_an_example_of_itself(command, capsys):
+    words = command.split()
     with pytest.raises(SystemExit) as left:
-        parser(command).parse_args([command, "--help"])
+        parser(words[0]).parse_args([*words, "--help"])
     assert left.value.code == 0
     assert f"edgemodel {command}" in capsys.readouterr().out.partition("examples:")[2]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgemodel.artifact.delta import compression, planes
 from edgemodel.artifact.delta.layout import PatchReader
-from edgemodel.artifact.delta.numbers import Dtype, Octets
+from edgemodel.artifact.delta.numbers import Dtype
 from edgemodel.artifact.delta.refusal import refuse
 
 GROUP = 512
@@ -75,7 +75,7 @@ def encode(old: bytes, new: bytes, steps: Steps, dtype: Dtype, level: int) -> by
     wrong = np.flatnonzero(want != got)
     if len(wrong) * 16 > len(want):
         return None
-    zigzag: Octets = (moves.view(np.uint8) << 1) ^ (moves >> 7).view(np.uint8)
+    zigzag = (moves.view(np.uint8) << np.uint8(1)) ^ (moves >> np.int8(7)).view(np.uint8)
     packed = compression.pack(steps.astype("<f4").tobytes(), max(level, 3))
     return b"".join(
         [
