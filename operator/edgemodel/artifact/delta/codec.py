@@ -32,7 +32,7 @@ NAMES = ("ulp", "patch-from", "hdiff", "planes")
 """Every codec, the usually best one first. Never shortened: what was released is read for ever."""
 WITH_TENSORS = ("ulp", "planes")
 WITH_BASE = ("ulp", "patch-from", "hdiff")
-LEVELS = {"ulp": 1, "planes": 1, "patch-from": 3, "hdiff": 19}
+LEVELS = {"ulp": 3, "planes": 3, "patch-from": 3, "hdiff": 19}
 """zstd level by codec when none is asked for."""
 
 

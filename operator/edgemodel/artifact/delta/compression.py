@@ -4,7 +4,7 @@ Promises: ``unpack`` returns exactly the size asked for or refuses, and holds no
 Levels and parameters are the encoder's business; the decoder takes any zstd frame.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgemodel.artifact.delta.refusal import refuse
@@ -56,27 +56,50 @@ def unpack(frame: bytes | memoryview, size: int, at: int) -> bytes:
     return data
 
 
-def stream(
-    frame: bytes | memoryview, size: int | None, at: int, prefix: bytes | None, *, most: int = 0
-) -> Iterator[bytes]:
-    """Yield the ``size`` bytes of one frame in pieces of at most 1 MiB; refuses as ``unpack`` does.
+class Prefix:
+    """Old bytes as history for one frame; the only copy of them that is kept."""
 
-    With ``size`` None the frame may hold any number of bytes up to ``most``.
+    def __init__(self, data: bytes) -> None:
+        self.raw = zstd.ZstdDict(data, is_raw=True).as_prefix if data else None
+
+
+def stream(
+    frame: Iterable[bytes], size: int, at: int, prefix: Prefix | None, *, exactly: bool = True
+) -> Iterator[bytes]:
+    """Yield the ``size`` bytes of one frame, which comes in pieces, in pieces of at most 1 MiB.
+
+    Args:
+        frame: the frame's pieces.
+        size: how many bytes it holds, or may hold at most.
+        at: where the frame stands in its patch, for the refusal.
+        prefix: its history.
+        exactly: whether it must hold ``size`` bytes.
+
+    Raises:
+        Refused: ``DeltaInvalid``; as ``unpack``.
     """
-    bare = zstd.ZstdDict(prefix, is_raw=True).as_prefix if prefix else None
-    decoder = zstd.ZstdDecompressor(zstd_dict=bare, options=_BOUNDS)
-    left = most if size is None else size
-    more = frame
-    try:
-        while not decoder.eof and left >= 0:
-            data = decoder.decompress(more, min(PIECE, left + 1))
-            more = b""
+    decoder = zstd.ZstdDecompressor(zstd_dict=prefix.raw if prefix else None, options=_BOUNDS)
+    left = size
+    over = False
+    for piece in frame:
+        if decoder.eof:
+            over = True
+            break
+        more = piece
+        while True:
+            try:
+                data = decoder.decompress(more, min(PIECE, left + 1))
+            except zstd.ZstdError as error:
+                refuse(f"byte {at}: expected a zstd frame made for this base, found: {error}")
             left -= len(data)
-            if left < 0 or (not data and not decoder.eof):
+            if left < 0:
+                refuse(f"byte {at}: expected a zstd frame of at most {size} bytes, found more")
+            if data:
+                yield data
+            if decoder.eof or decoder.needs_input:
                 break
-            yield data
-    except zstd.ZstdError as error:
-        refuse(f"byte {at}: expected a zstd frame made for this base, found: {error}")
-    if left < 0 or not decoder.eof or decoder.unused_data or (left and size is not None):
-        wanted = f"{size}" if size is not None else f"at most {most}"
-        refuse(f"byte {at}: expected one zstd frame of {wanted} bytes, found another size or no end")
+            more = b""
+    if over or decoder.unused_data or not decoder.eof or (left and exactly):
+        refuse(
+            f"byte {at}: expected one whole zstd frame of {size} bytes, found {size - left} and another end"
+        )

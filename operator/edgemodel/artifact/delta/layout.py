@@ -8,7 +8,7 @@ nothing is allocated for a number before it has been checked. Leaves to others: 
 import hashlib
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -23,6 +23,7 @@ MAX_SIZE = 1 << 44
 MAX_SEGMENTS = 1 << 18
 MAX_TABLE = 8 << 20
 SAMPLES, SAMPLE = 64, 4096
+PIECE = 1 << 18
 
 GAP, NUMBERS, FRESH = 0, 1, 2
 """Kinds of segment: bytes of the skeleton; numbers with a base; numbers without one."""
@@ -91,6 +92,13 @@ class PatchReader:
             refuse(f"byte {self.at}: expected {length} bytes of {what}, found {len(data)} before the end")
         self.at += length
         return data
+
+    def pieces(self, length: int, what: str) -> Iterator[bytes]:
+        """Yield the next ``length`` bytes in pieces, for what need not be in memory at once."""
+        while length:
+            taken = min(length, PIECE)
+            yield self.take(taken, what)
+            length -= taken
 
     def number(self, width: int, what: str) -> int:
         """Return the next little-endian unsigned integer of ``width`` bytes."""

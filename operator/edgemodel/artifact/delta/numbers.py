@@ -146,13 +146,17 @@ def classes(key: Octets, edges: list[int], scratch: Scratch) -> list[NDArray[np.
     return found
 
 
+FAIR = 2048
+"""Fewer numbers are no class of their own: the tables of its codes would cost more than they save."""
+
+
 def choose_edges(key: Octets, most: int) -> list[int]:
     """Return the edges of up to ``most`` classes that an encoder should make of these keys.
 
     Each exponent that has its fair share of the numbers is a class; the rare ones at the small end share one.
     """
     counts = np.bincount(key, minlength=256)
-    share = max(1, len(key) // 64)
+    share = max(FAIR, len(key) // 64)
     edges: list[int] = []
     gathered = 0
     for value in range(255, 0, -1):

@@ -24,7 +24,7 @@ COPY, ZSTD, HDIFF = 0, 1, 2
 PIECE = 1 << 20
 PROBE = 64
 SLACK = 1 << 20
-"""An hdiff patch may be so much longer than its window: its lists of copies and edits come on top of the bytes."""
+"""A frame may be so much longer than its window, and an hdiff patch than half of it; one that is longer saves nothing."""
 _HDIFF_MAGIC = b"HDIFF13"
 
 
@@ -72,14 +72,20 @@ def encode_window(
     same = stretch.find(data)
     if same >= 0:
         kind, offset, length, payload = COPY, offset + same, len(data), b""
-    elif method == HDIFF and stretch:
-        kind, payload = HDIFF, compression.pack(hdiffpatch.diff(stretch, data, None, validate=False), level)
+    elif method == HDIFF and stretch and (diff := _hdiff(stretch, data)):
+        kind, payload = HDIFF, compression.pack(diff, level)
     else:
         kind, payload = ZSTD, compression.pack(data, level, stretch or None)
     out.write(bytes([kind]) + offset.to_bytes(8, "little"))
     for number in (length, len(data), len(payload)):
         out.write(number.to_bytes(4, "little"))
     out.write(payload)
+
+
+def _hdiff(stretch: bytes, data: bytes) -> bytes:
+    """Return an uncompressed hdiff patch, empty when it is too long for a decoder to hold."""
+    diff: bytes = hdiffpatch.diff(stretch, data, None, validate=False)
+    return diff if len(diff) <= len(data) // 2 + SLACK else b""
 
 
 def _find_shift(old: Bytes, data: bytes, start: int, shift: int, size: int) -> int:
@@ -122,20 +128,25 @@ def decode(old: Bytes | None, patch: PatchReader, size: int) -> Iterator[bytes |
         elif kind in (ZSTD, HDIFF):
             if packed > count + SLACK:
                 refuse(f"byte {at}: expected a payload of at most {count + SLACK} bytes, found {packed}")
-            stretch = old.read(offset, length) if old is not None and length else b""
             frame = patch.at
-            payload = patch.take(packed, "window")
+            payload = patch.pieces(packed, "window")
             if kind == ZSTD:
-                yield from compression.stream(payload, count, frame, stretch)
+                prefix = compression.Prefix(old.read(offset, length)) if old is not None and length else None
+                yield from compression.stream(payload, count, frame, prefix)
+                prefix = None  # before the next one is read
             else:
+                stretch = old.read(offset, length) if old is not None else b""
                 yield from _decode_hdiff(stretch, payload, count, frame)
+                stretch = b""
+            if patch.at != frame + packed:
+                refuse(f"byte {patch.at}: expected a payload of {packed} bytes, found its frame end before")
         else:
             refuse(f"byte {at}: expected a window kind up to {HDIFF}, found {kind}")
         left -= count
 
 
-def _decode_hdiff(stretch: bytes, payload: bytes, count: int, at: int) -> Iterator[memoryview]:
-    diff = b"".join(compression.stream(payload, None, at, None, most=count + SLACK))
+def _decode_hdiff(stretch: bytes, payload: Iterator[bytes], count: int, at: int) -> Iterator[memoryview]:
+    diff = b"".join(compression.stream(payload, count // 2 + SLACK, at, None, exactly=False))
     _check_hdiff(diff, len(stretch), count, at)
     try:
         data = hdiffpatch.apply(stretch, diff)
