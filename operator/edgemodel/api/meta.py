@@ -79,6 +79,8 @@ class Resource(BaseModel):
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
+        # A node agent reads three of forty types: the others' validators are never made there.
+        defer_build=True,
     )
 
 
