@@ -136,6 +136,9 @@ class HeldModel(Resource):
     """Why, for a person."""
     since: datetime | None = None
     """When it came into this state."""
+    altered_at: datetime | None = None
+    """When its files were last found altered, by the API server's clock. Stays when they are whole again: pods made before
+    it read the old ones, and are evicted."""
 
 
 class EdgeNodeStatus(Resource):

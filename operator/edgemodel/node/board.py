@@ -1,7 +1,7 @@
 """What this node says about each of its entries: one line each, kept beside the store, so that a restart changes no line.
 
-``since`` moves with the state and with nothing else; the operator moves pods that are older than the ``since`` of a Ready
-that follows a failed check, so a restart of the agent must never move it. Times are the API server's.
+``since`` moves with the state and with nothing else, ``altered_at`` when files are found altered. The operator moves pods
+that are older than that, so a restart of the agent must never move it. Times are the API server's.
 
 Promises: what was said stands until something else is said; ``changed`` is called for every difference.
 Leaves to others: writing it to the API server (``report``).
@@ -13,11 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgemodel.api.conditions import Reason
 from edgemodel.api.edge_node import HeldModel
 from edgemodel.artifact.digest import Digest
 from edgemodel.node.entry import Key
 
 _MESSAGE, _FALLBACK = 1024, 512
+_ALTERED = frozenset({Reason.INTEGRITY_FAILED, Reason.TAMPER_DETECTED})
 
 
 class Board:
@@ -78,6 +80,8 @@ class Board:
             return
         if said.state != line.state:
             said = said.model_copy(update={"since": self._now()})
+        if said.reason in _ALTERED and line.reason not in _ALTERED:
+            said = said.model_copy(update={"altered_at": self._now()})
         self._lines[key] = said
         self._changed(said.model_copy(update={"bytes": line.bytes}) != line)
 

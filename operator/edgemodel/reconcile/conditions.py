@@ -11,7 +11,7 @@ nothing else.
 from edgemodel.api.conditions import ConditionType, Reason
 from edgemodel.api.meta import ConditionStatus
 from edgemodel.reconcile.arrival import NAMED, arrival, brought, offline_told
-from edgemodel.reconcile.nodes import tampered
+from edgemodel.reconcile.nodes import altered
 from edgemodel.reconcile.observed import Unresolved
 from edgemodel.reconcile.pods import (
     FILE_REASONS,
@@ -258,12 +258,12 @@ def _degraded(view: View) -> Told:
             "that passes."
         )
         return "True", Reason.POLICY_REFUSED, message
-    altered = tampered(view.nodes or (), active.slot.digest)
-    if altered:
-        where = ", ".join(sorted(altered)[:NAMED])
-        why = clean(altered[min(altered)].message).rstrip(".")
+    changed = altered(view.nodes or (), active.slot.digest, active.pods)
+    if changed:
+        where = ", ".join(sorted(changed)[:NAMED])
+        why = clean(changed[min(changed)].message).rstrip(".")
         message = (
-            f"Files of {active.name} on {where} are no longer what was verified{': ' if why else ''}{why}. "
+            f"Files of {active.name} on {where} were found to be other than what was verified{': ' if why else ''}{why}. "
             "Pods there are being moved, and the files come anew. If nobody did this by hand, look at the node's disk, and "
             "at who can write to it."
         )

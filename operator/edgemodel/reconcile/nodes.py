@@ -127,32 +127,39 @@ def mounting(
     )
 
 
-def tampered(nodes: Iterable[NodeFacts], digest: str) -> dict[str, HeldModel]:
-    """Return what nodes say whose files of the version were altered and are not whole again, by node."""
+def altered(nodes: Sequence[NodeFacts], digest: str, pods: Iterable[PodFacts]) -> dict[str, HeldModel]:
+    """Return what nodes say whose files of the version were altered and are not whole again, or still read by pods."""
+    reading = {ref.node for ref in to_evict(nodes, [digest], pods)}
     return {
         node.name: node.held[digest]
         for node in nodes
-        if digest in node.held and not node.has(digest) and node.held[digest].reason in TAMPERED
+        if digest in node.held
+        and (node.name in reading or (not node.has(digest) and node.held[digest].reason in TAMPERED))
     }
 
 
 def to_evict(
     nodes: Sequence[NodeFacts], digests: Iterable[str], pods: Iterable[PodFacts]
 ) -> tuple[PodRef, ...]:
-    """Return the pods that started on files that were altered since, by name."""
-    at = {
-        (node, digest_label(digest)): held
-        for digest in digests
-        for node, held in tampered(nodes, digest).items()
-    }
+    """Return the pods that mount files which were altered since they were made, by name."""
+    at = {(node.name, digest_label(digest)): node.held.get(digest) for digest in digests for node in nodes}
     gone = []
     for pod in pods:
         held = at.get((pod.node, pod.digest))
-        if held is None or pod.going or pod.ended or pod.started is None:
+        when = _altered_at(held) if held is not None else None
+        if held is None or when is None or pod.made is None or not pod.mounts or pod.going or pod.ended:
             continue
-        if held.since is None or pod.started < held.since:
-            gone.append(PodRef(pod.name, pod.uid, pod.node, held.reason))
+        if pod.made < when:
+            reason = held.reason if held.reason in TAMPERED else Reason.INTEGRITY_FAILED
+            gone.append(PodRef(pod.name, pod.uid, pod.node, str(reason)))
     return tuple(sorted(gone, key=lambda ref: ref.name))
+
+
+def _altered_at(held: HeldModel) -> datetime | None:
+    """Return when files were found altered: pods may still read them long after they have come anew."""
+    if held.altered_at is not None:
+        return held.altered_at
+    return held.since if held.state != "Ready" and held.reason in TAMPERED else None
 
 
 def counts(nodes: Sequence[NodeFacts], digest: str | None) -> NodeCounts:

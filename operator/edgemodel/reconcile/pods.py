@@ -110,8 +110,8 @@ class PodFacts:
     uid: str = ""
     node: str = ""
     """Where it runs; empty until it has a node."""
-    started: datetime | None = None
-    """When its node took it up."""
+    made: datetime | None = None
+    """When it was made, by the API server's clock: that of its node may be years off."""
     mounts: bool = False
     """It mounts the model from its node and fetches nothing."""
 
@@ -139,7 +139,7 @@ def read_pod(pod: Mapping[str, Any]) -> PodFacts:
         failure=failure,
         uid=str(meta.get("uid", "")),
         node=str(spec.get("nodeName", "")),
-        started=_time(status.get("startTime")),
+        made=_time(meta.get("creationTimestamp")),
         mounts=mounts,
     )
 

@@ -292,15 +292,20 @@ def test_delivery_by_nodes_without_an_agent_says_what_is_missing() -> None:
 # Files that were altered
 
 
+def made(world: World, *ages: tuple[str, int]) -> list[str]:
+    """Say on which node, and in which second, each pod of version A was made; return their names."""
+    for pod, (node, second) in zip(world.of("A"), ages, strict=True):
+        pod["spec"]["nodeName"] = node
+        pod["metadata"]["creationTimestamp"] = f"2026-01-01T00:00:{second:02}Z"
+    return [pod["metadata"]["name"] for pod in world.of("A")]
+
+
 @pytest.mark.parametrize("reason", ["IntegrityFailed", "TamperDetected"])
 def test_pods_on_altered_files_go_and_those_that_came_since_stay(reason: str) -> None:
     world = serving("n1", "n2", replicas=4)
-    for number, pod in enumerate(world.of("A")):
-        pod["status"] = {**pod["status"], "startTime": f"2026-01-01T00:00:0{number}Z"}
-        pod["spec"]["nodeName"] = "n1" if number < 3 else "n2"
+    first, second, *_ = made(world, ("n1", 0), ("n1", 1), ("n1", 2), ("n2", 0))
     since = "2026-01-01T00:00:02Z"
     world.hold("A", "n1", state="Failed", reason=reason, message="weights.bin changed", since=since).settle()
-    first, second, *_ = (pod["metadata"]["name"] for pod in world.of("A"))
     assert [(ref.name, ref.uid, ref.node, ref.reason) for ref in world.last.evict] == [
         (first, f"uid-of-{first}", "n1", reason),
         (second, f"uid-of-{second}", "n1", reason),
@@ -315,10 +320,31 @@ def test_pods_on_altered_files_go_and_those_that_came_since_stay(reason: str) ->
     assert world.condition("Degraded") != ("True", "IntegrityFailed")
 
 
+def test_pods_on_altered_files_go_though_the_files_are_whole_again() -> None:
+    world = serving("n1", replicas=2)
+    old, _ = made(world, ("n1", 0), ("n1", 5))
+    world.hold("A", kind="Full", reason="Pulled", alteredAt="2026-01-01T00:00:03Z").settle()
+    assert [(ref.name, ref.reason) for ref in world.last.evict] == [(old, "IntegrityFailed")]
+    assert world.condition("Degraded") == ("True", "IntegrityFailed")
+    assert world.told() == ["TamperDetected"]
+    del world.later(10).pods[old]
+    world.ready("A").settle()
+    assert world.last.evict == ()
+    world.settle().ready("A").settle()
+    assert world.condition("Degraded") == ("False", "None")
+
+
 def test_files_of_another_version_move_no_pod() -> None:
     world = serving("n1")
-    world.of("A")[0]["status"] |= {"startTime": "2026-01-01T00:00:00Z"}
+    made(world, ("n1", 0))
     world.hold("B", state="Failed", reason="IntegrityFailed", since="2026-01-02T00:00:00Z").settle()
+    assert world.last.evict == ()
+
+
+def test_pods_that_fetched_for_themselves_read_no_file_of_the_node() -> None:
+    world = serving("n1", delivery="Pod")
+    made(world, ("n1", 0))
+    world.hold("A", alteredAt="2026-01-02T00:00:00Z").settle()
     assert world.last.evict == ()
 
 

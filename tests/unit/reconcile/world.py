@@ -155,7 +155,12 @@ class World:
         labels = {"edgemodel.io/model": "detector", "edgemodel.io/digest": label}
         nodes = sorted(self.nodes)
         return {
-            "metadata": {"name": name, "uid": f"uid-of-{name}", "labels": labels},
+            "metadata": {
+                "name": name,
+                "uid": f"uid-of-{name}",
+                "labels": labels,
+                "creationTimestamp": f"{self.now:%Y-%m-%dT%H:%M:%SZ}",
+            },
             "spec": {**spec, **({"nodeName": nodes[self._made % len(nodes)]} if nodes else {})},
             "status": {"phase": "Pending"},
         }
