@@ -45,15 +45,21 @@ def is_ready(layout: Layout) -> bool:
 def node_is_ready(layout: Layout, name: str, since: datetime | None = None) -> bool:
     """Whether the node says that it is Ready, and has said anything since then.
 
-    What a kubelet that died last said stays in the API for 40 seconds; its lease shows when it last spoke.
+    What a kubelet that died last said stays in the API for 40 seconds: only a heartbeat and a lease renewed since
+    then show that the one that runs now has looked.
     """
     status, body = get(layout, f"/api/v1/nodes/{name}")
     if status != 200:
         return False
     conditions: list[dict[str, Any]] = json.loads(body).get("status", {}).get("conditions", [])
-    ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-    if not ready or since is None:
-        return ready
+    said = [condition for condition in conditions if condition["type"] == "Ready"]
+    if not said or said[0]["status"] != "True":
+        return False
+    if since is None:
+        return True
+    # A heartbeat is told in whole seconds.
+    if datetime.fromisoformat(said[0]["lastHeartbeatTime"]) < since.replace(microsecond=0):
+        return False
     status, body = get(layout, f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}")
     return status == 200 and datetime.fromisoformat(json.loads(body)["spec"]["renewTime"]) >= since
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from cluster import (
@@ -22,6 +23,7 @@ from cluster import (
     network,
     nodes,
     pki,
+    power,
     processes,
     teardown,
 )
@@ -32,6 +34,7 @@ from cluster.layout import (
     NAME_PATTERN,
     ClusterError,
     Layout,
+    Node,
     Settings,
     cache_dir,
     clusters_dir,
@@ -42,7 +45,7 @@ from cluster.layout import (
 
 _CONTROL_PLANE = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "registry"]
 _PROGRAMS = ["openssl", "ip", "nsenter", "docker-registry"]
-_NODE_PROGRAMS = ["containerd", "ctr", "runc", "iptables", "conntrack"]
+_NODE_PROGRAMS = ["containerd", "ctr", "runc", "iptables", "conntrack", "awk"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -99,7 +102,7 @@ def _start(layout: Layout, settings: Settings, timer: "_Timer") -> None:
         control_plane.start_registry(layout)
         for node in members:
             nodes.prepare(node)
-            nodes.start_containerd(node)
+            nodes.start_containerd(node, settings.store_size)
         network.ensure_routes(layout, members)
         control_plane.wait_for_api(layout)
     with timer.step("controllers at work"):
@@ -121,7 +124,15 @@ def _settle(options: argparse.Namespace, saved: Settings | None) -> Settings:
     asked = 0 if options.control_plane_only else options.nodes
     if saved is None:
         return Settings(
-            index=free_index(options.name), nodes=1 if asked is None else asked, audit=options.audit
+            index=free_index(options.name),
+            nodes=1 if asked is None else asked,
+            audit=options.audit,
+            store_size=options.store_size,
+        )
+    if options.store_size not in (None, saved.store_size):
+        raise ClusterError(
+            f"the stores of cluster {options.name} have {saved.store_size or 'no limit'}, and can't be resized: "
+            f"`down --name {options.name}` first, or give another --name"
         )
     if asked is not None and asked < saved.nodes:
         raise ClusterError(
@@ -129,7 +140,7 @@ def _settle(options: argparse.Namespace, saved: Settings | None) -> Settings:
             f"`down --name {options.name}` first, or give another --name"
         )
     count = saved.nodes if asked is None else asked
-    return Settings(index=saved.index, nodes=count, audit=saved.audit or options.audit)
+    return replace(saved, nodes=count, audit=saved.audit or options.audit)
 
 
 def _down(options: argparse.Namespace) -> int:
@@ -149,8 +160,9 @@ def _down(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     layout, settings = _existing(options.name)
+    members = nodes.all_of(layout, settings.nodes)
     running = {name: processes.pid_of(layout, name) for name in _components(layout, settings)}
-    ready = {node.name: api.node_is_ready(layout, node.name) for node in nodes.all_of(layout, settings.nodes)}
+    ready = {node.name: api.node_is_ready(layout, node.name) for node in members}
     healthy = all(running.values()) and all(ready.values()) and api.is_ready(layout)
     if options.output == "json":
         facts = {
@@ -160,6 +172,7 @@ def _status(options: argparse.Namespace) -> int:
             "server": layout.server,
         }
         facts |= {"registry": layout.registry, "processes": running, "nodes": ready, "logs": str(layout.logs)}
+        facts |= {"nodeFacts": {node.name: _node_facts(node) for node in members}}
         facts |= {"auditLog": str(layout.audit_log) if settings.audit else None}
         print(json.dumps(facts, indent=2))
         return 0 if healthy else 1
@@ -168,14 +181,62 @@ def _status(options: argparse.Namespace) -> int:
     print(f"API server  {layout.server}")
     print(f"registry    {layout.registry}  (plain HTTP; the same address from machine, nodes and pods)")
     print(f"logs        {layout.logs}" + (f"  (audit: {layout.audit_log.name})" if settings.audit else ""))
-    for node in nodes.all_of(layout, settings.nodes):
+    for node in members:
         state = "Ready" if ready[node.name] else "not Ready"
-        print(
-            f"node        {node.name}  {node.address}  pods {node.pod_range}  {state}  nsenter --net={node.namespace}"
-        )
+        enter = " ".join(f"--{kind}={path}" for kind, path in node.namespaces.items())
+        print(f"node        {node.name}  {node.address}  pods {node.pod_range}  {state}  nsenter {enter}")
     for name, pid in running.items():
         print(f"process     {name}  {f'pid {pid}' if pid else 'NOT RUNNING'}")
     return 0 if healthy else 1
+
+
+def _node_facts(node: Node) -> dict[str, str]:
+    """Where a node's things are on the machine."""
+    return {
+        "address": node.address,
+        "kubelet": str(node.kubelet_directory),
+        "store": str(node.store_directory),
+        "netNamespace": str(node.namespace),
+        "mountNamespace": str(node.view),
+    }
+
+
+def _node(options: argparse.Namespace) -> int:
+    timer = _Timer()
+    with locks.cluster(options.name):
+        layout, settings = _existing(options.name)
+        known = {node.name: node for node in nodes.all_of(layout, settings.nodes)}
+        node = known.get(options.node)
+        if node is None:
+            raise ClusterError(
+                f"cluster {layout.name} has no node {options.node}; it has: {', '.join(known) or 'none'}"
+            )
+        if options.action == "reboot":
+            _reboot(node, list(known.values()), settings)
+        elif options.action == "cut":
+            network.cut(node)
+        elif options.action == "join":
+            network.join(node)
+        elif options.rate is None:
+            raise ClusterError("throttle needs --rate: a rate as tc(8) writes it (10mbit, 500kbit), or off")
+        else:
+            _require_programs(["tc"])
+            network.throttle(node, None if options.rate == "off" else options.rate)
+    timer.say(f"{options.action} {node.name}: done after {timer.total():.1f} s")
+    return 0
+
+
+def _reboot(node: Node, members: list[Node], settings: Settings) -> None:
+    """Power off and on. A node that was cut off comes back so, and is then not waited for."""
+    was_cut = network.is_cut(node)
+    power.off(node)
+    nodes.start_containerd(node, settings.store_size)
+    network.ensure_routes(node.cluster, members)
+    if was_cut:
+        network.cut(node)
+    since = nodes.start_kubelet(node)
+    if not was_cut:
+        nodes.wait_until_ready(node, since)
 
 
 def _load_image(options: argparse.Namespace) -> int:
@@ -235,11 +296,7 @@ def _existing(name: str) -> tuple[Layout, Settings]:
 
 
 def _components(layout: Layout, settings: Settings) -> list[str]:
-    parts = [
-        node.process(part)
-        for node in nodes.all_of(layout, settings.nodes)
-        for part in ("containerd", "kubelet", "kube-proxy")
-    ]
+    parts = [part for node in nodes.all_of(layout, settings.nodes) for part in node.processes]
     return [*_CONTROL_PLANE, *(["coredns"] if settings.nodes else []), *parts]
 
 
@@ -291,6 +348,11 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--audit", action="store_true", help="write every request to logs/audit.log, one JSON a line"
     )
+    up.add_argument(
+        "--store-size",
+        metavar="SIZE",
+        help="limit each node's /var/lib/edgemodel, for tests of a full disk: 200M",
+    )
     down = command("down", _down, "Remove it, with everything it made on this machine.")
     down.add_argument("--all", action="store_true", help="all clusters, not only --name")
     status = command("status", _status, "Say what runs and where; exit 1 if anything is wrong.")
@@ -300,6 +362,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     load.add_argument("archive", type=Path)
     load.add_argument("--node", action="append", help="only this node (may be repeated)")
+    node = command("node", _node, "Do to one node what happens to machines.")
+    node.add_argument(
+        "action",
+        choices=["reboot", "cut", "join", "throttle"],
+        help="power off and on; pull its cable; plug it in; limit what its cable carries",
+    )
+    node.add_argument("node", metavar="NODE")
+    node.add_argument("--rate", help="for throttle: 10mbit, 500kbit, off")
     command("kubeconfig", _kubeconfig, "Print the path of its kubeconfig.")
     command("env", _env, 'Print shell settings: eval "$(hack/cluster/cluster env)"')
     command("build", _build, "Build the binaries without starting anything (CI, images).")

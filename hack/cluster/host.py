@@ -22,6 +22,10 @@ def mounts_under(directory: Path) -> list[str]:
     return [point for point in points if point == prefix or point.startswith(prefix + "/")]
 
 
+def is_mounted(path: Path) -> bool:
+    return str(path) in mounts_under(path)
+
+
 def cgroup_hierarchies() -> list[Path]:
     """The roots below which a node needs its own cgroup: the one of v2, or each controller's of v1."""
     root = Path("/sys/fs/cgroup")

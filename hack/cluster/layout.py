@@ -47,7 +47,7 @@ def clusters_dir() -> Path:
 
 @dataclass(frozen=True)
 class Node:
-    """One node: a network namespace with a container runtime, a kubelet and a proxy in it."""
+    """One node: a network and a mount namespace with a container runtime, a kubelet and a proxy in them."""
 
     cluster: "Layout"
     number: int
@@ -91,8 +91,33 @@ class Node:
         return self.directory / "containerd.sock"
 
     @property
+    def view(self) -> Path:
+        """The file that the node's mount namespace is mounted on."""
+        return self.directory / "view" / "mnt"
+
+    @property
     def kubelet_directory(self) -> Path:
+        """What the node sees as /var/lib/kubelet. Mounts in it are seen by the node alone."""
         return self.directory / "kubelet"
+
+    @property
+    def store_directory(self) -> Path:
+        """What the node sees as /var/lib/edgemodel."""
+        return self.directory / "edgemodel"
+
+    @property
+    def hardware_address(self) -> str:
+        """The same after a reboot, so that nobody remembers a wrong one."""
+        return f"02:65:6d:00:{self.cluster.index:02x}:{self.number:02x}"
+
+    @property
+    def namespaces(self) -> dict[str, Path]:
+        """What the node's processes run in, as `nsenter` calls it."""
+        return {"net": self.namespace, "mount": self.view}
+
+    @property
+    def processes(self) -> list[str]:
+        return [self.process(part) for part in ("containerd", "kubelet", "kube-proxy")]
 
     def process(self, component: str) -> str:
         return f"{component}-{self.name}"
@@ -180,6 +205,7 @@ class Settings:
     index: int
     nodes: int
     audit: bool = False
+    store_size: str | None = None
 
     def save(self, layout: Layout) -> None:
         layout.directory.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster import host
 from cluster.layout import ClusterError, Layout, Node
 
 
@@ -37,8 +38,8 @@ def ensure_bridge(layout: Layout) -> None:
 
 
 def ensure_node(node: Node) -> None:
-    """Make the node's network namespace, its cable to the bridge, and the machine's routes into it."""
-    if not _is_mounted(node.namespace):
+    """Make the node's network namespace, its cable to the bridge, and the machine's routes into it; join a cut one."""
+    if not host.is_mounted(node.namespace):
         node.directory.mkdir(parents=True, exist_ok=True)
         node.namespace.touch()
         _run(["unshare", f"--net={node.namespace}", "true"])
@@ -48,6 +49,7 @@ def ensure_node(node: Node) -> None:
             _ip("link", "delete", node.link)
         # It gets its final name inside: the machine has an eth0 of its own.
         _ip("link", "add", node.link, "type", "veth", "peer", "name", f"{node.link}p")
+        _ip("link", "set", f"{node.link}p", "address", node.hardware_address)
         _ip("link", "set", f"{node.link}p", "netns", str(node.namespace))
         _ip("link", "set", f"{node.link}p", "name", "eth0", inside=inside)
     _ip("link", "set", node.link, "master", node.cluster.bridge)
@@ -60,6 +62,51 @@ def ensure_node(node: Node) -> None:
     _ip("route", "replace", node.pod_range, "via", node.address)
     switches = "net/ipv4/ip_forward net/bridge/bridge-nf-call-iptables"
     _run([*inside, "sh", "-ec", f"for s in {switches}; do echo 1 >/proc/sys/$s; done"])
+    rate = _rate_file(node)
+    if rate.exists():
+        _limit(node, rate.read_text())
+
+
+def cut(node: Node) -> None:
+    """Pull the node's cable: it reaches nothing outside itself, and nothing reaches it."""
+    _ip("link", "set", node.link, "down")
+
+
+def join(node: Node) -> None:
+    """Plug the cable in again."""
+    _ip("link", "set", node.link, "up")
+
+
+def is_cut(node: Node) -> bool:
+    result = subprocess.run(["ip", "-json", "link", "show", node.link], check=False, capture_output=True)
+    return result.returncode == 0 and "UP" not in json.loads(result.stdout)[0]["flags"]
+
+
+def throttle(node: Node, rate: str | None) -> None:
+    """Let no more than this through the node's cable, in each direction; None takes the limit away.
+
+    Args:
+        node: Whose cable. The limit outlives a reboot of the node.
+        rate: As tc(8) writes it: 10mbit, 500kbit.
+    """
+    if rate is None:
+        _rate_file(node).unlink(missing_ok=True)
+        for inside in ([], ["nsenter", f"--net={node.namespace}", "--"]):
+            device = "eth0" if inside else node.link
+            # One without a limit has no qdisc that could be deleted.
+            subprocess.run(
+                [*inside, "tc", "qdisc", "del", "dev", device, "root"], check=False, capture_output=True
+            )
+        return
+    _limit(node, rate)
+    _rate_file(node).write_text(rate)
+
+
+def unplug(node: Node) -> None:
+    """Take the cable and the namespace away, with everything that was set in it; `ensure_node` makes them anew."""
+    subprocess.run(["ip", "link", "delete", node.link], check=False, capture_output=True)
+    while host.is_mounted(node.namespace):
+        _run(["umount", str(node.namespace)])
 
 
 def ensure_routes(layout: Layout, nodes: Sequence[Node]) -> None:
@@ -82,6 +129,17 @@ def delete_bridge(layout: Layout) -> None:
     for name in [*cables, layout.bridge]:
         # A namespace's end of a cable disappears some milliseconds after the namespace: it may be gone by now.
         subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+
+
+def _rate_file(node: Node) -> Path:
+    return node.directory / "rate"
+
+
+def _limit(node: Node, rate: str) -> None:
+    # A burst of 64 KiB is one segment of the largest size that a veth carries; a smaller one would drop it for ever.
+    bucket = ["root", "tbf", "rate", rate, "burst", "64kb", "latency", "100ms"]
+    _run(["tc", "qdisc", "replace", "dev", node.link, *bucket])
+    _run(["nsenter", f"--net={node.namespace}", "--", "tc", "qdisc", "replace", "dev", "eth0", *bucket])
 
 
 def _owner(bridge: str) -> str | None:
@@ -110,10 +168,6 @@ def _exists(link: str, inside: Sequence[str] = ()) -> bool:
         subprocess.run([*inside, "ip", "link", "show", link], check=False, capture_output=True).returncode
         == 0
     )
-
-
-def _is_mounted(path: Path) -> bool:
-    return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 def _ip(*arguments: str, inside: Sequence[str] = ()) -> None:

@@ -1,15 +1,14 @@
-"""A node: containerd, kubelet and kube-proxy in a network namespace of their own, as on a machine of its own.
+"""A node: containerd, kubelet and kube-proxy in a network and a mount namespace, as on a machine of its own.
 
 Nothing of a node is outside its folder, except its cgroups, the links that every kubelet makes in
 /var/log/containers and what libcni remembers in /var/lib/cni/results; `teardown` removes those too.
 """
 
 import json
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cluster import api, host, images, network, pki, processes
+from cluster import api, host, images, network, pki, processes, view
 from cluster.binaries import KUBE
 from cluster.layout import CLUSTER_DOMAIN, Layout, Node
 
@@ -49,9 +48,10 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 """
 
 
-def start_containerd(node: Node) -> None:
-    """Make the node's network and start its container runtime; waits for neither."""
+def start_containerd(node: Node, store_size: str | None) -> None:
+    """Make the node's network and its view of the machine, and start its container runtime, which is not waited for."""
     network.ensure_node(node)
+    view.ensure(node, store_size)
     directory = node.directory
     (directory / "containerd.toml").write_text(
         _CONTAINERD.format(directory=directory, socket=node.containerd_socket, pause=images.PAUSE_NAME)
@@ -59,7 +59,7 @@ def start_containerd(node: Node) -> None:
     _write_cni(node)
     _trust_registry(directory / "certs.d" / node.cluster.registry, node.cluster.registry)
     command = ["containerd", "--config", str(directory / "containerd.toml")]
-    processes.start(node.cluster, node.process("containerd"), command, namespace=node.namespace)
+    processes.start(node.cluster, node.process("containerd"), command, namespaces=node.namespaces)
 
 
 def start_kubelet(node: Node) -> datetime | None:
@@ -77,18 +77,17 @@ def start_kubelet(node: Node) -> datetime | None:
     )
     images.ensure_pause(node)
     _make_cgroups(node)
-    _make_shared(node.kubelet_directory)
     configuration = node.directory / "kubelet.json"
     configuration.write_text(json.dumps(_kubelet_configuration(node), indent=1))
     name = node.process("kubelet")
     kubelet = [
         *(str(KUBE.path()), "kubelet", f"--config={configuration}"),
         f"--kubeconfig={layout.pki / f'{name}.kubeconfig'}",
-        *(f"--root-dir={node.kubelet_directory}", f"--cert-dir={node.directory / 'kubelet-pki'}"),
+        *(f"--root-dir={view.KUBELET}", f"--cert-dir={node.directory / 'kubelet-pki'}"),
         *(f"--hostname-override={node.name}", f"--node-ip={node.address}"),
     ]
     returning = datetime.now(UTC) if api.get(layout, f"/api/v1/nodes/{node.name}")[0] == 200 else None
-    started = processes.start(layout, name, kubelet, namespace=node.namespace)
+    started = processes.start(layout, name, kubelet, namespaces=node.namespaces)
     proxy = [
         *(str(KUBE.path()), "kube-proxy", f"--kubeconfig={layout.pki / 'kube-proxy.kubeconfig'}"),
         *(f"--hostname-override={node.name}", f"--cluster-cidr={layout.pod_range}", "--proxy-mode=iptables"),
@@ -97,18 +96,17 @@ def start_kubelet(node: Node) -> datetime | None:
         *("--conntrack-tcp-timeout-close-wait=0", "--oom-score-adj=0"),
         *("--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249"),
     ]
-    processes.start(layout, node.process("kube-proxy"), proxy, namespace=node.namespace)
+    processes.start(layout, node.process("kube-proxy"), proxy, namespaces=node.namespaces)
     return returning if started else None
 
 
 def wait_until_ready(node: Node, since: datetime | None) -> None:
     """Wait until the node is Ready, and its kubelet has been heard of since then."""
-    parts = [node.process(part) for part in ("containerd", "kubelet", "kube-proxy")]
     api.wait(
         node.cluster,
         f"node {node.name} Ready",
         lambda: api.node_is_ready(node.cluster, node.name, since),
-        parts,
+        node.processes,
     )
 
 
@@ -195,11 +193,3 @@ def _make_cgroups(node: Node) -> None:
             ours, parents = directory / setting, hierarchy / setting
             if ours.exists() and parents.exists() and not ours.read_text().strip():
                 ours.write_text(parents.read_text())
-
-
-def _make_shared(directory: Path) -> None:
-    """Make the kubelet's folder a shared mount, so that what a CSI driver mounts in its pod is seen outside."""
-    directory.mkdir(parents=True, exist_ok=True)
-    if str(directory) not in host.mounts_under(directory):
-        subprocess.run(["mount", "--bind", str(directory), str(directory)], check=True)
-        subprocess.run(["mount", "--make-rshared", str(directory)], check=True)

@@ -25,7 +25,7 @@ def start(
     name: str,
     command: Sequence[str],
     *,
-    namespace: Path | None = None,
+    namespaces: Mapping[str, Path] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> bool:
     """Start a component unless it runs with this very command line already; one with another is replaced.
@@ -34,16 +34,16 @@ def start(
         layout: The cluster.
         name: What it is called in `pids/` and `logs/`.
         command: Program and arguments.
-        namespace: File of the network namespace to start it in. Only the network differs: `ip netns exec`
-            would also give it a mount namespace of its own, and its pods' volumes would be invisible outside.
+        namespaces: What to start it in: for each kind, as `nsenter` calls it, the namespace's file.
         environment: Added to a minimal environment.
 
     Returns:
         Whether a new process was started.
     """
     command = [str(part) for part in command]
-    if namespace:
-        command = ["nsenter", f"--net={namespace}", "--", *command]
+    if namespaces:
+        entered = [f"--{kind}={path}" for kind, path in namespaces.items()]
+        command = ["nsenter", *entered, "--", *command]
     if pid_of(layout, name):
         if _record(layout, name).get("command") == command:
             return False

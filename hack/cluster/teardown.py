@@ -4,23 +4,23 @@ It works on whatever is there: a cluster that is half up, half dead or half torn
 are not drained, they are killed; whoever wants them to end well deletes them first.
 """
 
-import re
 import shutil
 import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from cluster import host, network, nodes, processes
+from cluster import host, network, nodes, power, processes, view
 from cluster.layout import ClusterError, Layout, Node, existing_clusters
 
-_SHIM = "containerd-shim-runc-v2"
 _SHARED_DIRECTORIES = (
     "/run/containerd/s",
     "/run/containerd",
     "/var/log/containers",
     "/var/lib/cni/results",
     "/var/lib/cni",
+    str(view.KUBELET),
+    str(view.STORE),
 )
 
 
@@ -36,8 +36,7 @@ def down(layout: Layout, node_count: int) -> None:
     # is still there would start again what is killed.
     processes.kill(layout, processes.names(layout))
     for node in members:
-        _kill_shims(node)
-        _kill_pods(node)
+        power.kill_all(node)
     left = _unmount(layout)
     network.delete_bridge(layout)
     for node in members:
@@ -56,34 +55,6 @@ def give_back_machine() -> None:
     for directory in _SHARED_DIRECTORIES:
         with suppress(OSError):  # absent, or something of someone else's is in it
             Path(directory).rmdir()
-
-
-def _kill_pods(node: Node) -> None:
-    deadline = time.monotonic() + 10
-    while pids := host.cgroup_processes(node.cgroup):
-        processes.kill_pids(pids)
-        if time.monotonic() > deadline:
-            raise ClusterError(
-                f"processes {pids} of node {node.name}'s pods don't die, probably waiting for a disk"
-            )
-        time.sleep(0.05)
-
-
-def _kill_shims(node: Node) -> None:
-    """Kill this node's shims, known by the socket of the runtime they were started for, and their sockets."""
-    socket = str(node.containerd_socket)
-    pids = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            arguments = path.read_bytes().split(b"\0")
-            if arguments[0].endswith(_SHIM.encode()) and socket.encode() in arguments:
-                pids.append(int(path.parent.name))
-    processes.kill_pids(pids)
-    for path in node.directory.glob("containerd-state/io.containerd.runtime.v2.task/*/*/address"):
-        address = path.read_text().removeprefix("unix://")
-        # The shim's socket is outside every folder that we choose (containerd 1.6: /run/containerd/s/<hash>).
-        if re.fullmatch(r"/run/containerd/s/[0-9a-f]{64}", address):
-            Path(address).unlink(missing_ok=True)
 
 
 def _unmount(layout: Layout) -> list[str]:
