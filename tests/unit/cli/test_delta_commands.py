@@ -1,6 +1,8 @@
 """Deltas from the command line: what a publisher types, what then lies in the registry, and that nodes can use it."""
 
+import io
 import json
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from edgemodel.cli import delta_tables, exit_codes
 from tests.simulators.registry import MANIFEST, RegistrySimulator
 from tests.unit.cli.conftest import Keys, Run
 
+pytestmark = pytest.mark.timeout(10)  # a publish is two, with codecs: near 2 s on a busy machine
 PLAIN = "--plain-http"
 WHEN = ("--created", "2026-01-01T00:00:00Z")
 SIZE = 640
@@ -275,6 +278,25 @@ async def test_nobody_rounds_without_looking(run, simulator, versions):
     done = await run(*publishing(versions, "--delta-quantize", 4, "--accept-unchecked"))
     assert done.code == 0, done.err
     assert json.loads(done.out)["rounded"]["outputs"] == []
+
+
+@pytest.mark.process
+@pytest.mark.timeout(30)
+async def test_samples_that_the_old_version_brings_are_used(run, simulator, versions, samples):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for sample in sorted(samples.iterdir()):
+            tar.add(sample, sample.name)
+    digest = simulator.add_blob("models/detector", archive.getvalue())
+    old = simulator.tags["models/detector"]["1"]
+    document = json.loads(simulator.manifests["models/detector"][old][1])
+    size = len(archive.getvalue())
+    document["layers"].append({"mediaType": media_types.SAMPLES, "digest": digest, "size": size})
+    simulator.add_manifest("models/detector", json.dumps(document).encode(), tag="1-samples")
+    versions.old += "-samples"
+    done = await run(*publishing(versions, "--delta-quantize", 4))
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["rounded"]["samples"] == 2
 
 
 @pytest.mark.process
