@@ -13,7 +13,7 @@ from edgemodel.artifact.manifest import Descriptor
 from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.source import Source
 from edgemodel.artifact.store import BlobWriter, Store
-from edgemodel.errors import Refused
+from edgemodel.errors import Refused, Transient
 
 BATCH_BYTES = 1 << 20
 """Bytes handed to the writing thread at a time: fewer hops between threads, still little memory."""
@@ -80,6 +80,12 @@ async def _fill(
                     writing = asyncio.ensure_future(asyncio.to_thread(writer.write, batch))
                     report(len(batch))
                     batch = bytearray()
+    except (Transient, asyncio.CancelledError):
+        # A slow line took a minute for it: the next try goes on behind it.
+        await asyncio.wait((writing,))
+        if batch and writing.exception() is None:
+            await asyncio.to_thread(writer.write, batch)
+        raise
     finally:
         # After an error the file may be begun anew: not while a batch is still on its way into it.
         await asyncio.wait((writing,))

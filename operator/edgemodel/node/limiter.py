@@ -50,5 +50,5 @@ class Limiter:
                 if self._tokens >= 0:
                     self._tokens -= amount
                     return
-                # In steps, so that a new rate is noticed.
-                await self._sleep(min(-self._tokens / rate, 1.0))
+                # In steps, so that a new rate is noticed; none so short that the clock does not see it.
+                await self._sleep(min(max(-self._tokens / rate, 0.001), 1.0))

@@ -236,9 +236,11 @@ class Transfers:
             delta = self._chosen(layer, deltas)
             if delta is not None and await self._by_delta(layer, delta, delivery, show):
                 return
-            delivery.downloaded += await fetch(
+            # Not in one statement: others add to the sum while this waits.
+            came = await fetch(
                 delivery.source, delivery.reference, layer, self.store.blobs, _counted(show, 1.0)
             )
+            delivery.downloaded += came
 
     def _chosen(self, layer: Descriptor, deltas: tuple[DeltaLayer, ...]) -> DeltaLayer | None:
         choice = choose(
