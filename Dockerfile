@@ -3,10 +3,12 @@
 # Layers, bottom up, so that nodes store and pull shared parts once and an edit of our source rebuilds only the last one:
 #   BASE                    python3 (and, at build time only, its venv module); hack/images/base makes one from Debian
 #   /opt/venv, base         what all three need
-#   /opt/venv, per target   what only the operator or only the server needs, and nothing that is below already
+#   /opt/venv, shared       what node agent and server both need: numpy
+#   /opt/venv, per target   what only one of them needs, and nothing that is below already
 #   /app                    our own source
 # All bytecode is compiled here and never checked against its source: processes start fast on a read-only root.
-# No shell is needed at run time, and nothing runs as root. hack/images/build wraps this with caching.
+# No shell is needed at run time. Nothing runs as root but the node agent, which mounts: its DaemonSet says so, and init
+# containers run the same image as nobody. hack/images/build wraps this with caching.
 ARG BASE=docker.io/library/python:3.12-slim
 
 # What to install, by part. Its output changes only when the requirements do, not with every edit of pyproject.toml.
@@ -15,8 +17,9 @@ COPY pyproject.toml /src/
 RUN ["python3", "-c", "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('/src/pyproject.toml').read_text())['project']; \
 parts = {'base': project['dependencies'], **project['optional-dependencies']}; \
+parts['shared'] = [one for one in parts['node'] if one in parts['server']]; \
 out = pathlib.Path('/requirements'); out.mkdir(); \
-[(out / f'{part}.txt').write_text('\\n'.join(parts[part]) + '\\n') for part in ('base', 'operator', 'node', 'server')]"]
+[(out / f'{part}.txt').write_text('\\n'.join(parts[part]) + '\\n') for part in ('base', 'shared', 'operator', 'node', 'server')]"]
 
 FROM ${BASE} AS base-packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -32,12 +35,17 @@ COPY --from=requirements /requirements/operator.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/operator.txt \
  && python3 /src/slim /extra
 
-FROM base-packages AS node-packages
+FROM base-packages AS shared-packages
+COPY --from=requirements /requirements/shared.txt /src/
+RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /shared -c /src/constraints.txt -r /src/shared.txt \
+ && python3 /src/slim /shared && cp -a /shared/. /opt/venv/
+
+FROM shared-packages AS node-packages
 COPY --from=requirements /requirements/node.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/node.txt \
  && python3 /src/slim /extra
 
-FROM base-packages AS server-packages
+FROM shared-packages AS server-packages
 COPY --from=requirements /requirements/server.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/server.txt \
  && python3 /src/slim /extra
@@ -72,15 +80,19 @@ LABEL org.opencontainers.image.title=edgemodel-operator
 USER 65532:65532
 ENTRYPOINT ["edgemodel", "operator"]
 
-FROM runtime AS node
+FROM runtime AS shared
+COPY --from=shared-packages /shared /opt/venv
+
+FROM shared AS node
 COPY --from=node-packages /extra /opt/venv
 COPY --from=edgemodel-source /out/app /app
-RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.node.fetch, edgemodel.node.agent, edgemodel.artifact.delta.codec, hdiffpatch, zoneinfo; zoneinfo.ZoneInfo('Europe/Vienna')"]
+RUN ["python3", "-B", "-c", "import zoneinfo, edgemodel.cli.main, edgemodel.node.fetch, edgemodel.node.agent, \
+edgemodel.artifact.delta.codec, backports.zstd, hdiffpatch; zoneinfo.ZoneInfo('Europe/Vienna')"]
 LABEL org.opencontainers.image.title=edgemodel-node
 USER 65532:65532
 ENTRYPOINT ["edgemodel"]
 
-FROM runtime AS server
+FROM shared AS server
 COPY --from=server-packages /extra /opt/venv
 COPY --from=server-source /out/app /app
 RUN ["python3", "-B", "-c", "import inference_server.app, inference_server.model, uvloop"]
