@@ -165,6 +165,8 @@ class ApiServerSimulator:
                 finally:
                     for wait in waits:
                         wait.cancel()
+        except ConnectionError:
+            pass  # the client hung up: its right
         finally:
             self._watching.remove(request)
         return response

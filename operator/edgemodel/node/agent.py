@@ -95,7 +95,7 @@ class Agent:
         self._limiter = Limiter(settings.rate_limit)
         self._board = Board(api.now, self._said)
         self.metrics = Metrics(models=self._count)
-        self._report = Report(self._status, api.apply_status)
+        self._report = Report(self._status, self._write)
         self._arrivals = Arrivals(
             Site(
                 node=api.node,
@@ -281,6 +281,11 @@ class Agent:
         )
         self._conditions = tuple(status.conditions)
         return _dump(status)
+
+    async def _write(self, status: Status) -> None:
+        # First here, then there: killed in between, the next process must not know less than the API server.
+        await self._remember()
+        await self._api.apply_status(status)
 
     def _judge_itself(self, full: str) -> list[Condition]:
         """Return the node's conditions; times move with status alone."""

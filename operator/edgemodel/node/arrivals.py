@@ -11,7 +11,7 @@ Leaves to others: the way of one entry (``arrival``), mounting (``csi``).
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Awaitable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from edgemodel.artifact.digest import Digest
@@ -89,6 +89,7 @@ class Arrivals:
     async def directory(self, namespace: str, model: str, digest: str) -> Path:
         """See ``Holdings.directory``."""
         loop = asyncio.get_running_loop()
+        waiting: Awaitable[object]
         key, began = Key(namespace, model, Digest(digest)), loop.time()
         while True:
             arrival = self._arrivals.get(key)

@@ -55,7 +55,8 @@ class Board:
             return
         self._lines = {key: line for key, line in self._lines.items() if key in wanted}
         for key in wanted - self._lines.keys():
-            self._lines[key] = self._earlier.pop(key, None) or HeldModel(
+            earlier = self._earlier.get(key)
+            self._lines[key] = earlier or HeldModel(
                 namespace=key.namespace, name=key.name, digest=key.digest, state="Pending", since=self._now()
             )
         self._earlier.clear()

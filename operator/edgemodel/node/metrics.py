@@ -1,5 +1,6 @@
 """The node agent's own metrics; ``docs/reference/metrics.md`` explains each, a golden list pins the names."""
 
+import functools
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -61,7 +62,7 @@ class Metrics:
             registry=self.registry,
         )
         for state in ("Pending", "Downloading", "Verifying", "Ready", "Failed"):
-            held.labels(state).set_function(lambda state=state: models(state))
+            held.labels(state).set_function(functools.partial(models, state))
         self.heard = Gauge(
             "edgemodel_node_heartbeat_timestamp_seconds",
             "When the API server last took this node's sign of life, by this node's clock.",
