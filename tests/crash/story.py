@@ -2,10 +2,11 @@
 
 ::
 
-    python -m tests.crash.story <folder> <registry> <policy.json> <reference>…
+    python -m tests.crash.story <folder> <lane> <registry> <policy.json> <reference>…
 
 Everything is imported once; then, for every step that changes the disk, a fork tells the story and is killed at that step
 (in the middle of it, where it is a write), what is on disk is looked at, and another fork tells the story to its end.
+A lane, 0 or 1, has every other step, so that two processes share the work.
 Steps are counted below this project's code: in ``os`` itself, and where Python opens files.
 """
 
@@ -123,10 +124,11 @@ async def tell(root: Path, world: World, boot: str) -> None:
 
 def wrongs(root: Path, world: World, boot: str) -> list[str]:
     """Say what is on disk that must not be, whatever happened."""
-    found = []
-    for path in (root / "blobs" / "sha256").glob("*"):
-        if len(path.name) == 64 and sha256(path.read_bytes()).hexdigest() != path.name:
-            found.append(f"{path.name} has other bytes")
+    found = [
+        f"{path.name} has other bytes"
+        for path in (root / "blobs" / "sha256").glob("*")
+        if len(path.name) == 64 and sha256(path.read_bytes()).hexdigest() != path.name
+    ]
     if not root.exists():
         return found
     store = NodeStore(root, boot=boot)
@@ -135,15 +137,21 @@ def wrongs(root: Path, world: World, boot: str) -> list[str]:
         directory = store.installed(reference.digest)
         if directory is None:
             continue
+        if not all((directory / name).is_file() for name in ("model.json", "model.onnx", "labels.txt")):
+            found.append(f"{directory} is said to be installed and is not whole")
+            continue
         described = json.loads((directory / "model.json").read_bytes())
         examined = store.examined(reference.digest)
         if described["digest"] != reference.digest or examined is None:
             found.append(f"{directory} is not {reference.digest}")
             continue
         for file in model_files(Manifest.parse(examined.manifest_bytes)):
-            if file.packing == "raw" and Digest.of((directory / file.path).read_bytes()) != file.descriptor.digest:
+            if (
+                file.packing == "raw"
+                and Digest.of((directory / file.path).read_bytes()) != file.descriptor.digest
+            ):
                 found.append(f"{directory / file.path} has other bytes")
-            elif file.packing != "raw" and not (directory / "labels.txt").read_bytes() == b"cat\n" * 100:
+            elif file.packing != "raw" and (directory / "labels.txt").read_bytes() != b"cat\n" * 100:
                 found.append(f"{directory / 'labels.txt'} has other bytes")
     return found
 
@@ -169,8 +177,8 @@ def forked(act: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def main(folder: Path, world: World) -> dict[str, Any]:
-    """Tell the story once to its end, and once for each of its steps."""
+def main(folder: Path, lane: int, world: World) -> dict[str, Any]:
+    """Tell the story once to its end, and once for each of its lane's steps."""
     log = folder / "steps"
 
     def whole() -> None:
@@ -186,12 +194,12 @@ def main(folder: Path, world: World) -> dict[str, Any]:
     steps = json.loads(log.read_text())
     clean = left(folder / "clean")
     killed = 0
-    number = 0
+    number = lane - 1
     while True:
-        number += 1
+        number += 2
         root = folder / str(number)
         # Every other time the node has been started anew as well.
-        boot = "first" if number % 2 else "second"
+        boot = "first" if number % 4 < 2 else "second"
 
         def doomed(root: Path = root, number: int = number) -> None:
             Steps(number).watch()
@@ -213,11 +221,14 @@ def main(folder: Path, world: World) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, registry, policy, *references = sys.argv[1:]
+    folder, lane, registry, policy, *references = sys.argv[1:]
     told = main(
         Path(folder),
+        int(lane),
         World(
-            registry, Policy.from_json(Path(policy).read_bytes()), [Reference.parse(text) for text in references]
+            registry,
+            Policy.from_json(Path(policy).read_bytes()),
+            [Reference.parse(text) for text in references],
         ),
     )
     print(json.dumps(told))

@@ -39,7 +39,10 @@ async def apply_delta(
     """Apply in a child process with limits on its memory and time."""
     from edgemodel.artifact.delta.process import apply_in_child  # loaded only where there are deltas
 
-    await apply_in_child(base, patch, write, size=size)
+    try:
+        await apply_in_child(base, patch, write, size=size)
+    except OSError as error:
+        raise Refused("DeltaInvalid", f"the process that applies deltas cannot run: {error}") from error
 
 
 class Patcher:

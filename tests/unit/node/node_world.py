@@ -1,7 +1,7 @@
-"""A registry, a node's store and its transfers, for tests: models of a few kilobytes, deltas in a codec of the test's own."""
+"""A registry, a node's store and its transfers, for tests: models of a few kilobytes, deltas of the test's own making."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,13 +52,18 @@ async def apply_suffix(
     base: Path | None, patch: Path, write: Callable[[bytes | memoryview], None], *, size: int
 ) -> None:
     """Apply what ``patch`` makes."""
+    for piece in rebuilt(base, patch):
+        write(piece)
+
+
+def rebuilt(base: Path | None, patch: Path) -> Iterator[bytes]:
     magic, _, rest = patch.read_bytes().partition(b"\n")
     if magic + b"\n" != MAGIC or base is None:
         raise Refused("DeltaInvalid", "not a delta of the test")
     kept, _, end = rest.partition(b"\n")
     whole = base.read_bytes()[: int(kept)] + end
     for start in range(0, len(whole), STEP):
-        write(whole[start : start + STEP])
+        yield whole[start : start + STEP]
 
 
 def attach_delta(

@@ -11,6 +11,7 @@ from edgemodel.node.transfer import SMALLEST_FOR_DELTA
 from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.artifacts import layer
 from tests.unit.node.node_world import (
+    Node,
     attach_delta,
     blob_requests,
     graph,
@@ -148,9 +149,7 @@ async def test_a_download_goes_on_where_the_agent_was_stopped(here, simulator):
     _, new = versions(simulator)
     simulator.fault("GET", str(layer(NEW).digest), stall=200_000)
     stopped = asyncio.ensure_future(here.bring(new))
-    async with asyncio.timeout(2):
-        while here.transfers.speed._bytes < 200_000:
-            await asyncio.sleep(0.001)
+    await arrived(here, 200_000)
     stopped.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopped
@@ -161,6 +160,12 @@ async def test_a_download_goes_on_where_the_agent_was_stopped(here, simulator):
     brought = await again.bring(new)
     assert blob_requests(simulator, NEW)[-1].headers["range"] == f"bytes={left}-"
     assert brought.downloaded <= len(graph(2)) + SIZE - left
+
+
+async def arrived(here: Node, amount: int) -> None:
+    async with asyncio.timeout(2):
+        while here.transfers.speed._bytes < amount:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.001)
 
 
 async def test_one_download_however_many_ask_and_all_see_it(here, simulator):

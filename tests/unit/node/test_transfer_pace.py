@@ -1,6 +1,7 @@
 """How fast, and how long to wait: the limiter, the link's speed, the back-off; in a time of the test's own."""
 
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -107,7 +108,7 @@ def test_the_other_sides_wish_is_kept_to():
 def test_a_fleet_comes_back_spread_out():
     made = random.Random(1)
     waits = sorted(Backoff(64.0, 64.0, fraction=made.random).next() for _ in range(200))
-    gaps = [b - a for a, b in zip(waits, waits[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(waits)]
     assert waits[0] < 4
     assert waits[-1] > 60
     assert max(gaps) < 4
