@@ -125,9 +125,9 @@ class Arrival:
         """Its files are not what was verified: nobody mounts them any more, and they come anew."""
         self._damaged = True
         self._tell(None, None)
-        self._site.board.say(
-            self.entry.key, state="Failed", reason=Reason.INTEGRITY_FAILED.value, message=message
-        )
+        board = self._site.board
+        failed = Reason.INTEGRITY_FAILED.value
+        board.say(self.entry.key, state="Failed", reason=failed, message=message, altered_at=board.now())
         self._again.set()
 
     def lost(self) -> None:
@@ -194,17 +194,28 @@ class Arrival:
         examined, verdict, fresh = await self._judged(reference, policies)
         self.blobs = frozenset(file.descriptor.digest for file in verdict.files)
         directory = site.store.installed(entry.digest, entry.model_file)
+        altered = False
         if directory is None:
+            line, before = site.board.line(entry.key), self._made()
             brought = await self._brought(reference, examined, verdict)
-            directory = brought.directory
+            # What was Ready and had to be made anew was not what it was any more: pods may still have it mapped.
+            altered = line is not None and line.state == "Ready" and before != self._made()
             self._count(brought)
         else:
             brought = Brought("", 0, 0, "", directory)
             if fresh:
                 await asyncio.to_thread(site.store.keep, examined)
-        self._here(brought, verdict)
+        self._here(brought, verdict, altered=altered)
 
-    def _here(self, brought: Brought, verdict: Verdict) -> None:
+    def _made(self) -> tuple[int, int] | None:
+        """Return what tells the directory from one that is made anew; a number of an inode alone may come again."""
+        try:
+            there = self._site.store.directory(self.entry.digest, self.entry.model_file).lstat()
+            return there.st_ino, there.st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def _here(self, brought: Brought, verdict: Verdict, *, altered: bool) -> None:
         line = self._site.board.line(self.entry.key)
         total = sum({file.descriptor.digest: file.descriptor.size for file in verdict.files}.values())
         what: dict[str, object] = {"state": "Ready", "bytes": total, "total": total}
@@ -213,7 +224,9 @@ class Arrival:
             what |= {"kind": kind, "reason": _REASONS[kind].value, "message": ""}
         if brought.kind:
             what |= {"saved_bytes": brought.saved, "fallback_reason": brought.fallback_reason}
-        if self._damaged:
+        if altered:
+            what |= {"altered_at": self._site.board.now()}
+        if self._damaged or altered:
             what |= {"message": "its files were found changed and have come anew"}
         self._damaged = False
         self._site.board.say(self.entry.key, **what)

@@ -31,7 +31,7 @@ class Board:
     """
 
     def __init__(self, now: Callable[[], datetime], changed: Callable[[bool], None]) -> None:
-        self._now = now
+        self.now = now
         self._changed = changed
         self._lines: dict[Key, HeldModel] = {}
         self._earlier: dict[Key, HeldModel] = {}
@@ -57,7 +57,7 @@ class Board:
         for key in wanted - self._lines.keys():
             earlier = self._earlier.get(key)
             self._lines[key] = earlier or HeldModel(
-                namespace=key.namespace, name=key.name, digest=key.digest, state="Pending", since=self._now()
+                namespace=key.namespace, name=key.name, digest=key.digest, state="Pending", since=self.now()
             )
         self._earlier.clear()
         self._changed(True)
@@ -80,9 +80,9 @@ class Board:
         if said == line:
             return
         if said.state != line.state:
-            said = said.model_copy(update={"since": self._now()})
+            said = said.model_copy(update={"since": self.now()})
         if said.reason in _ALTERED and line.reason not in _ALTERED:
-            said = said.model_copy(update={"altered_at": self._now()})
+            said = said.model_copy(update={"altered_at": self.now()})
         self._lines[key] = said
         self._changed(said.model_copy(update={"bytes": line.bytes}) != line)
 

@@ -352,6 +352,7 @@ async def test_a_bit_that_flips_is_found_said_and_mended(node, published):
     node.time += timedelta(seconds=60)
     line = await node.state(published, "Ready")
     assert since < failed.since < line.since
+    assert line.altered_at == failed.altered_at == failed.since, "pods that are older are moved"
     assert (await node.mount(published) / "weights/model.data").read_bytes() == FILES["weights/model.data"]
     task.cancel()
     assert (
@@ -360,6 +361,28 @@ async def test_a_bit_that_flips_is_found_said_and_mended(node, published):
         )
         == 1
     )
+
+
+async def test_files_that_changed_between_two_mounts_are_noticed_by_the_second(node, published):
+    node.take(spec(entry(published)))
+    directory = await node.mount(published)
+    assert node.lines()[published.pinned.digest].altered_at is None
+    path = directory / "weights/model.data"
+    path.chmod(0o600)
+    path.write_bytes(b"evil")
+    node.time += timedelta(seconds=60)
+    assert (await node.mount(published) / "weights/model.data").read_bytes() == FILES["weights/model.data"]
+    assert node.lines()[published.pinned.digest].altered_at == node.time
+
+
+async def test_files_that_were_only_touched_stay_what_pods_have(node, published):
+    node.take(spec(entry(published)))
+    directory = await node.mount(published)
+    inode = directory.stat().st_ino
+    (directory / "weights/model.data").touch()
+    assert await node.mount(published) == directory
+    assert directory.stat().st_ino == inode
+    assert node.lines()[published.pinned.digest].altered_at is None
 
 
 async def test_a_model_is_not_looked_at_before_its_time_nor_again_after_a_restart(node, published):
