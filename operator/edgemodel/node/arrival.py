@@ -211,9 +211,9 @@ class Arrival:
         """Return what tells the directory from one that is made anew; a number of an inode alone may come again."""
         try:
             there = self._site.store.directory(self.entry.digest, self.entry.model_file).lstat()
-            return there.st_ino, there.st_mtime_ns
         except FileNotFoundError:
             return None
+        return there.st_ino, there.st_mtime_ns
 
     def _here(self, brought: Brought, verdict: Verdict, *, altered: bool) -> None:
         line = self._site.board.line(self.entry.key)
