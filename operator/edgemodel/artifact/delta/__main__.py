@@ -3,7 +3,7 @@
 Usage: ``python -m edgemodel.artifact.delta BASE PATCH SIZE MEMORY SECONDS``.
 
 Promises: caps itself before it opens anything; says in one line on standard error why it refused, and ends with 1.
-The message is the refusal's own, without the words the parent puts around it.
+The message is the refusal's own.
 """
 
 import os
@@ -11,6 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
+from edgemodel.artifact.delta.refusal import REFUSED
 from edgemodel.errors import Refused
 
 PIECE = 1 << 20
@@ -52,9 +53,9 @@ def main(base: str, patch: str, size: str, memory: str, seconds: str) -> int:
     except Refused as error:
         message = error.message
     except MemoryError:
-        message = f"expected it to need at most {memory} bytes of memory, found more"
+        message = f"{REFUSED}expected it to need at most {memory} bytes of memory, found more"
     except OSError as error:
-        message = f"expected to read base and patch and to write, found: {error.strerror or error}"
+        message = f"{REFUSED}expected to read base and patch and to write, found: {error.strerror or error}"
     else:
         return 0
     os.write(2, message.encode())

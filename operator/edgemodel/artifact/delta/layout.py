@@ -20,8 +20,8 @@ VERSION = 1
 MAX_HEADER = 4096
 MAX_SIZE = 1 << 44
 """16 TiB: above any model file, and far below where 64-bit sums overflow."""
-MAX_SEGMENTS = 1 << 18
-MAX_TABLE = 8 << 20
+MAX_SEGMENTS = 1 << 16
+MAX_TABLE = 2 << 20
 SAMPLES, SAMPLE = 64, 4096
 PIECE = 1 << 18
 

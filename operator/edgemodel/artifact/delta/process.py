@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from edgemodel.artifact.delta.refusal import refuse
+from edgemodel.artifact.delta.refusal import REFUSED, refuse
+from edgemodel.errors import Refused
 
-ADDRESS_SPACE = 768 << 20
+ADDRESS_SPACE = 512 << 20
 """Default cap in bytes; most of it is libraries and arenas, mapped and never touched. Resident are less than 100 MB."""
 PIECE = 1 << 20
 SLOWEST = 4 << 20
@@ -75,8 +76,10 @@ async def apply_in_child(
             process.kill()
         message.cancel()
         await asyncio.shield(process.wait())
+    if code and said.startswith(REFUSED):
+        raise Refused("DeltaInvalid", said)
     if code:
-        refuse(said or f"expected the applying process to end well, found it ended with {code}")
+        refuse(f"expected the applying process to end well, found it ended with {code} ({said or 'silent'})")
     if received != size:
         refuse(f"expected {size} bytes, found {received}")
 
@@ -101,11 +104,12 @@ async def _pass_on(
 
 
 async def _tail(stream: asyncio.StreamReader) -> str:
-    """What the child says, no more than is worth keeping."""
+    """The last line that the child says, no more of it than is worth keeping, and nothing that is not text."""
     kept = b""
     while piece := await stream.read(MAX_MESSAGE):
         kept = (kept + piece)[:MAX_MESSAGE]
-    return kept.decode("utf-8", "replace").strip()
+    lines = kept.decode("utf-8", "replace").strip().splitlines()
+    return "".join(letter if letter.isprintable() else "?" for letter in lines[-1][:500]) if lines else ""
 
 
 def _environment() -> dict[str, str]:

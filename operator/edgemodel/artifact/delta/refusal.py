@@ -4,6 +4,8 @@ from typing import NoReturn
 
 from edgemodel.errors import Refused
 
+REFUSED = "delta refused: "
+
 
 def refuse(message: str) -> NoReturn:
     """Refuse a patch: ``message`` names the byte or field, what was expected and what was found.
@@ -11,4 +13,4 @@ def refuse(message: str) -> NoReturn:
     Raises:
         Refused: ``DeltaInvalid``, always.
     """
-    raise Refused("DeltaInvalid", f"delta refused: {message}; the file is fetched in full instead")
+    raise Refused("DeltaInvalid", f"{REFUSED}{message}; the file is fetched in full instead")

@@ -17,7 +17,11 @@ from edgemodel.artifact.delta.refusal import refuse
 
 WHOLE = 24 << 20
 """Most bytes of one window, and of its stretch of the base. Part of the format."""
+HDIFF_WHOLE = 16 << 20
+"""The same where hdiff is at work, which holds base, patch and window all at once."""
 WINDOW = 8 << 20
+SMALLEST = 1 << 20
+"""Every window but the last has at least so many bytes: a thousand tiny ones could each ask for a large stretch."""
 MARGIN = 4 << 20
 """A window of a larger file looks this far around where it should be in the base."""
 COPY, ZSTD, HDIFF = 0, 1, 2
@@ -38,11 +42,11 @@ class Window:
     length: int
 
 
-def spans(old: Bytes | None, new: Bytes) -> Iterator[Window]:
+def spans(old: Bytes | None, new: Bytes, most: int = WHOLE) -> Iterator[Window]:
     """Yield the windows an encoder cuts ``new`` into."""
     shift = 0
-    whole = new.size <= WHOLE and (old is None or old.size <= WHOLE)
-    step = WHOLE if whole else WINDOW
+    whole = new.size <= most and (old is None or old.size <= most)
+    step = most if whole else WINDOW
     for start in range(0, new.size, step):
         size = min(step, new.size - start)
         if old is None:
@@ -58,7 +62,7 @@ def spans(old: Bytes | None, new: Bytes) -> Iterator[Window]:
 
 def encode(old: Bytes | None, new: Bytes, out: BinaryIO, *, method: int, level: int) -> None:
     """Write all windows of ``new``."""
-    for window in spans(old, new):
+    for window in spans(old, new, HDIFF_WHOLE if method == HDIFF else WHOLE):
         encode_window(old, new, window, out, method=method, level=level)
 
 
@@ -115,9 +119,11 @@ def decode(old: Bytes | None, patch: PatchReader, size: int) -> Iterator[bytes |
         at = patch.at
         kind, offset = patch.number(1, "window kind"), patch.number(8, "window offset")
         length, count, packed = (patch.number(4, f"window {what}") for what in ("stretch", "size", "payload"))
-        if not 0 < count <= min(left, WHOLE):
-            refuse(f"byte {at}: expected a window of at most {min(left, WHOLE)} bytes, found {count}")
-        if length > WHOLE or offset > (old.size if old is not None else 0) - length:
+        most = HDIFF_WHOLE if kind == HDIFF else WHOLE
+        if not min(left, SMALLEST) <= count <= min(left, most):
+            least, greatest = min(left, SMALLEST), min(left, most)
+            refuse(f"byte {at}: expected a window of {least} to {greatest} bytes, found {count}")
+        if length > most or offset > (old.size if old is not None else 0) - length:
             have = old.size if old is not None else 0
             refuse(f"byte {at}: expected a stretch inside {have} bytes of base, found {offset} + {length}")
         if kind == COPY:
