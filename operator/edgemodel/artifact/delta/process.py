@@ -24,6 +24,7 @@ SLOWEST = 4 << 20
 PATIENCE = 30.0
 """Seconds on top of that, for starting an interpreter on a busy device."""
 MAX_MESSAGE = 4096
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def time_limit(size: int) -> float:
@@ -56,7 +57,7 @@ async def apply_in_child(
     """
     limit = time_limit(size) if seconds is None else seconds
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-m", "edgemodel.artifact.delta",
+        sys.executable, "-s", "-P", "-m", "edgemodel.artifact.delta",
         "" if base is None else str(base), str(patch), str(size), str(memory_bytes), str(max(1, round(limit))),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env=_environment(), limit=2 * PIECE,
@@ -116,6 +117,8 @@ def _environment() -> dict[str, str]:
     """Nothing of ours: no proxy, no token, no configuration. One thread: arrays here are too small for more."""
     return {
         "PATH": os.defpath,
+        # Where this package lies need not be where the interpreter looks by itself; nothing else is looked up there.
+        "PYTHONPATH": str(_ROOT),
         "LANG": "C.UTF-8",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
