@@ -4,11 +4,13 @@
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,14 @@ from testbed.waiting import until
 CLUSTER = ROOT / "hack" / "cluster" / "cluster"
 SYSTEM_NAMESPACE = "edgemodel-system"
 RELEASE = "edgemodel"
+AGENT_PODS = "app.kubernetes.io/name=edgemodel,app.kubernetes.io/component=node"
+OPERATOR_PODS = "app.kubernetes.io/name=edgemodel,app.kubernetes.io/component!=node"
 BUILD_ANNOTATION = "edgemodel.io/build"
 """On the operator's pods: which build of the images a testbed put there."""
 PRIVATE_PORT = 5443
 TROUBLE_PORTS = {"closed": 5991, "silent": 5992, "wrong-certificate": 5993}
 
+Values = Mapping[str, Mapping[str, Any]]
 Step = Callable[[str], AbstractContextManager[None]]
 
 
@@ -35,6 +40,21 @@ def quiet(title: str) -> AbstractContextManager[None]:
     """Say nothing about a step."""
     del title
     return nullcontext()
+
+
+def processes_of(pods: Iterable[dict[str, Any]], command: bytes) -> list[int]:
+    """Return the ids, on this machine, of processes in pods whose command line holds some text (words end in NUL)."""
+    found = []
+    for pod in pods:
+        for path in Path("/proc").glob("[0-9]*/cgroup"):
+            try:
+                inside = pod["metadata"]["uid"] in path.read_text()
+                words = path.with_name("cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if inside and command in words:
+                found.append(int(path.parent.name))
+    return found
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,7 @@ class Testbed:
         system_namespace: where the operator is.
         audit_log: the API server's audit log, if it was asked for.
         api_proxy: URL of a ``kubectl proxy``, where this machine has no route to the cluster's Services.
+        stores: by node, the folder on this machine that its agent keeps models in.
     """
 
     __test__ = False  # not a test class, whatever its name begins with
@@ -60,6 +81,7 @@ class Testbed:
     system_namespace: str = SYSTEM_NAMESPACE
     audit_log: Path | None = None
     api_proxy: str | None = None
+    stores: dict[str, Path] = field(default_factory=dict)
 
     def service_url(self, name: str, namespace: str) -> str:
         """Return a base URL of a Service that this machine reaches: directly, or through the API server's proxy."""
@@ -84,7 +106,55 @@ class Testbed:
 
     def operator_pods(self) -> list[dict[str, Any]]:
         """Return the operator's pods."""
-        return self.kube.list("pods", self.system_namespace, "app.kubernetes.io/name=edgemodel")
+        return self.kube.list("pods", self.system_namespace, OPERATOR_PODS)
+
+    def agent_pods(self) -> list[dict[str, Any]]:
+        """Return the node agents' pods."""
+        return self.kube.list("pods", self.system_namespace, AGENT_PODS)
+
+    def agent_log(self) -> str:
+        """Return everything the node agents have logged since they were started last."""
+        return "".join(
+            self.kube("logs", pod["metadata"]["name"], "-n", self.system_namespace, check=False)
+            for pod in self.agent_pods()
+        )
+
+    def kill_agents(self) -> None:
+        """Kill the node agents as a power cut would; the kubelet starts them again."""
+        killed = processes_of(self.agent_pods(), b"node\0agent")
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+
+        def back() -> bool:
+            running = processes_of(self.agent_pods(), b"node\0agent")
+            return bool(running) and not set(running) & set(killed)
+
+        until(back, "the node agents to be back", timeout=90)
+
+    @contextmanager
+    def agents_stopped(self) -> Iterator[None]:
+        """Hold the node agents still for a while, as if their nodes were busy with something else."""
+        pids = processes_of(self.agent_pods(), b"node\0agent")
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    def agents_may(self, verb: str, resource: str, namespace: str) -> bool:
+        """Tell whether the node agents' account has a right."""
+        (account,) = {pod["spec"]["serviceAccountName"] for pod in self.agent_pods()}
+        who = f"--as=system:serviceaccount:{self.system_namespace}:{account}"
+        return self.kube("auth", "can-i", verb, resource, "-n", namespace, who, check=False).strip() == "yes"
+
+    def node_store(self, node: str | None = None) -> Path:
+        """Return where a node's agent keeps models, as seen from this machine; the only node's without a name."""
+        if node is None:
+            (store,) = self.stores.values()
+            return store
+        return self.stores[node]
 
     def operator_log(self) -> str:
         """Return everything the operator has logged."""
@@ -95,23 +165,13 @@ class Testbed:
 
     def operator_pids(self) -> list[int]:
         """Return the process ids, on this machine, of the operators of this cluster."""
-        found = []
-        for pod in self.operator_pods():
-            for path in Path("/proc").glob("[0-9]*/cgroup"):
-                try:
-                    inside = pod["metadata"]["uid"] in path.read_text()
-                    command = path.with_name("cmdline").read_bytes()
-                except (FileNotFoundError, ProcessLookupError):
-                    continue
-                if inside and b"edgemodel" in command:
-                    found.append(int(path.parent.name))
-        return found
+        return processes_of(self.operator_pods(), b"edgemodel")
 
     def kill_operator(self) -> None:
         """Kill the operator as a power cut would: no signal it could handle."""
         before = {pod["metadata"]["uid"] for pod in self.operator_pods()}
         self.kube(
-            "delete", "pod", "-n", self.system_namespace, "-l", "app.kubernetes.io/name=edgemodel",
+            "delete", "pod", "-n", self.system_namespace, "-l", OPERATOR_PODS,
             "--grace-period=0", "--force",
         )  # fmt: skip
         self.until_operator_is_ready(besides=before)
@@ -150,14 +210,23 @@ def _images() -> dict[str, Path]:
     return {line.split()[0]: Path(line.split()[1]) for line in built.splitlines() if line.strip()}
 
 
-def _install(kube: Kube, image_registry: str, registries: dict[str, Any], build: str) -> None:
+def _install(
+    kube: Kube,
+    image_registry: str,
+    registries: dict[str, Any],
+    build: str,
+    more: Values | None = None,
+) -> None:
     """Install or upgrade the chart and wait for it; another ``build`` of the same tag restarts the operator."""
-    values = {
+    values: dict[str, Any] = {
         "images": {"registry": image_registry, "tag": "dev"},
         "registries": registries,
         "dashboards": {"enabled": True},
         "podAnnotations": {BUILD_ANNOTATION: build},
+        "node": {"podAnnotations": {BUILD_ANNOTATION: build}},
     }
+    for part, settings in (more or {}).items():
+        values[part] = {**values.get(part, {}), **settings}
     helm = BIN / "helm" if (BIN / "helm").exists() else Path("helm")
     flags = [
         *(["--kubeconfig", str(kube.kubeconfig)] if kube.kubeconfig else []),
@@ -179,14 +248,34 @@ def _install(kube: Kube, image_registry: str, registries: dict[str, Any], build:
 
 
 @contextmanager
-def start(name: str, *, keep: bool = False, audit: bool = False, step: Step = quiet) -> Iterator[Testbed]:
-    """Start our own cluster of that name with the operator on it; it is gone afterwards unless ``keep`` is set."""
+def start(
+    name: str,
+    *,
+    nodes: int = 1,
+    store_size: str | None = None,
+    more: Values | None = None,
+    keep: bool = False,
+    audit: bool = False,
+    step: Step = quiet,
+) -> Iterator[Testbed]:
+    """Start our own cluster with the operator, and an agent on each node; it is gone afterwards unless ``keep`` is set.
+
+    Args:
+        name: the cluster's.
+        nodes: how many it has.
+        store_size: size of the disk that each node's store is on (``200M``); None for the machine's own disk.
+        more: values of the chart besides ours.
+        keep: leave it running, and take up one that was left.
+        audit: write the API server's audit log.
+        step: what is told of each step.
+    """
     with ExitStack() as stack:
         if not keep:
             run(CLUSTER, "down", "--name", name)  # one left by a run that was killed
             stack.callback(run, CLUSTER, "down", "--name", name, check=False)
         with step("Start Kubernetes on this machine (the first time its binary is built, some 6 minutes)"):
-            up = [str(CLUSTER), "up", "--name", name, *(["--audit"] if audit else [])]
+            up = [str(CLUSTER), "up", "--name", name, "--nodes", str(nodes), *(["--audit"] if audit else [])]
+            up += ["--store-size", store_size] if store_size else []
             subprocess.run(up, check=True, stdout=None if step is not quiet else subprocess.DEVNULL)
             status = json.loads(run(CLUSTER, "status", "--name", name, "--output", "json").stdout)
         with step("Build the images and load them into the node"):
@@ -204,13 +293,13 @@ def start(name: str, *, keep: bool = False, audit: bool = False, step: Step = qu
                 troubles["silent"]: {"plainHTTP": True},
                 troubles["closed"]: {"plainHTTP": True},
             }
-            _install(
-                kube, "localhost", registries, build=",".join(archive.stem for archive in images.values())
-            )
+            build = ",".join(archive.stem for archive in images.values())
+            _install(kube, "localhost", registries, build, more)
         storage = Path(status["kubeconfig"]).parent / "registry"
         tools = RegistryTools(status["registry"], storage)
         audit_log = Path(status["auditLog"]) if status.get("auditLog") else None
-        yield Testbed(kube, status["registry"], tools, private, troubles, audit_log=audit_log)
+        stores = {name: Path(facts["store"]) for name, facts in status["nodeFacts"].items()}
+        yield Testbed(kube, status["registry"], tools, private, troubles, audit_log=audit_log, stores=stores)
 
 
 @contextmanager

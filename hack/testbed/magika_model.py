@@ -91,8 +91,13 @@ def _session(model: Path) -> Any:
 
 
 def expected(version: str, content: bytes) -> npt.NDArray[np.float32]:
-    """Return what ONNX Runtime says in this process: float32, shape [1, 214]."""
-    (scores,) = _session(release(version)).run(None, {"bytes": features(content)})
+    """Return what ONNX Runtime says in this process of a release: float32, shape [1, 214]."""
+    return answer(release(version), content)
+
+
+def answer(model: Path, content: bytes) -> npt.NDArray[np.float32]:
+    """Return what ONNX Runtime says in this process of a model file: float32, shape [1, 214]."""
+    (scores,) = _session(model).run(None, {"bytes": features(content)})
     return np.asarray(scores, dtype=np.float32)
 
 
@@ -115,3 +120,20 @@ def scores(response: dict[str, Any]) -> npt.NDArray[np.float32]:
     """Return the scores in an Open Inference Protocol response."""
     (output,) = response["outputs"]
     return np.asarray(output["data"], dtype=np.float32).reshape(output["shape"])
+
+
+def nudged(target: Path, *, version: str = "v1", scale: float = 1e-3) -> Path:
+    """Write a copy of a release whose every weight moved a little, as a short fine-tuning moves it."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(release(version))
+    random = np.random.default_rng(7)
+    for weights in model.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype == np.float32 and values.size > 1:
+            moved = values * (1 + scale * random.standard_normal(values.shape)).astype(np.float32)
+            weights.CopyFrom(numpy_helper.from_array(moved, weights.name))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, target)
+    return target

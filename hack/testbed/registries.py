@@ -1,5 +1,6 @@
 """Registries around the testbed: hands on the open one, a private one with TLS and a password, and ones that misbehave."""
 
+import base64
 import datetime as dt
 import ipaddress
 import json
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from testbed.paths import BIN
+from testbed.publisher import Publisher
 from testbed.shell import run
 from testbed.waiting import until
 
@@ -167,6 +169,24 @@ class PrivateRegistry:
     ca: Path
     username: str = USERNAME
     password: str = PASSWORD
+
+    def publisher(self, folder: Path) -> Publisher:
+        """Return a publisher that may write; what it needs is put into ``folder``."""
+        credentials = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        config = folder / "private-registry.json"
+        config.write_text(json.dumps({"auths": {self.host: {"auth": credentials}}}))
+        return Publisher(folder, self.host, ("--ca-file", str(self.ca), "--docker-config", str(config)))
+
+    def pull_secret(self, name: str, namespace: str) -> dict[str, Any]:
+        """Return a Secret with which pods, or their node's agent, may read."""
+        config = {"auths": {self.host: {"username": self.username, "password": self.password}}}
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/dockerconfigjson",
+            "metadata": {"name": name, "namespace": namespace},
+            "stringData": {".dockerconfigjson": json.dumps(config)},
+        }
 
 
 @contextmanager

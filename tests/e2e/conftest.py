@@ -37,6 +37,17 @@ def bed() -> Iterator[Testbed]:
         yield testbed
 
 
+@pytest.fixture(scope="module")
+def agents_testbed() -> Iterator[Testbed]:
+    """Two nodes whose agents give a sign of life every 3 s, on a cluster beside the others, for what happens to nodes.
+
+    A module that is about nodes makes it its ``bed``.
+    """
+    lively = {"node": {"heartbeatSeconds": 3}, "settings": {"nodeLookInterval": 3}}
+    with start("agents", nodes=2, more=lively, keep=bool(os.environ.get("KEEP"))) as testbed:
+        yield testbed
+
+
 @dataclass
 class Site:
     """One test's namespace, with a policy that lets its key's models in.
@@ -83,7 +94,8 @@ class Site:
             "apiVersion": "edgemodel.io/v1alpha1",
             "kind": "EdgeModel",
             "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {"image": self.image(name), "pollInterval": "2s", **spec},
+            # Where there are agents, models come by the node unless told otherwise; most tests are about pods that fetch.
+            "spec": {"image": self.image(name), "pollInterval": "2s", "delivery": "Pod", **spec},
         }
 
     def status(self, name: str = "detector") -> dict[str, Any]:

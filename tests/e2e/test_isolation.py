@@ -1,12 +1,9 @@
 """Two EdgeModels of one name in two namespaces never see each other's artifacts or secrets."""
 
-import base64
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from testbed import magika_model
-from testbed.publisher import Publisher
 from tests.e2e.conftest import Site
 
 
@@ -29,23 +26,8 @@ def test_a_secret_of_another_namespace_is_not_used(make_site: Callable[[str], Si
     owner, other = make_site("t-secret-owner"), make_site("t-secret-other")
     private = owner.bed.private_registry
     assert private is not None
-    owner.kube(
-        "create",
-        "secret",
-        "docker-registry",
-        "pull",
-        "-n",
-        owner.namespace,
-        f"--docker-server={private.host}",
-        f"--docker-username={private.username}",
-        f"--docker-password={private.password}",
-    )
-    credentials = base64.b64encode(f"{private.username}:{private.password}".encode()).decode()
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({"auths": {private.host: {"auth": credentials}}}))
-    publisher = Publisher(
-        tmp_path, private.host, ("--ca-file", str(private.ca), "--docker-config", str(config))
-    )
+    owner.kube.apply(private.pull_secret("pull", owner.namespace))
+    publisher = private.publisher(tmp_path)
     digest = publisher.publish(
         magika_model.release("v1"), f"{owner.namespace}/detector:stable", version="v1", key=owner.key
     )
