@@ -12,3 +12,13 @@ def resident(pids: Iterable[int]) -> float:
             if line.startswith("VmRSS:"):
                 total += int(line.split()[1])
     return total * 1024 / 1e6
+
+
+def proportional(pids: Iterable[int]) -> float:
+    """Return the sum of the proportional set sizes, in MB: pages that several have count once in all."""
+    total = 0
+    for pid in pids:
+        for line in (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total * 1024 / 1e6

@@ -8,20 +8,17 @@ rounds alternate and the medians are compared, so that a machine that is busy fo
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.figures import Report
+from testbed.local_registry import local_registry
 from testbed.publisher import EDGEMODEL, PASSWORD
 from testbed.shell import run as command
-from testbed.waiting import until
 
 SIZE = 512 * 10**6
 ROUNDS = 5
@@ -32,8 +29,11 @@ ORAS = "import oras.client, sys; oras.client.OrasClient(insecure=True).pull(targ
 def run() -> bool:
     """Run the benchmark; True when every goal is met."""
     report = Report("pull")
-    with tempfile.TemporaryDirectory(prefix="edgemodel-bench-") as name, _registry(Path(name)) as host:
-        folder = Path(name)
+    with (
+        tempfile.TemporaryDirectory(prefix="edgemodel-bench-") as name,
+        local_registry(Path(name)) as registry,
+    ):
+        folder, host = Path(name), registry.host
         reference = _publish(folder, host)
         blob = _largest_layer(reference)
         url = f"http://{host}/v2/{REPOSITORY}/blobs/{blob}"
@@ -106,34 +106,3 @@ def _publish(folder: Path, host: str) -> str:
 def _largest_layer(reference: str) -> str:
     done = command(EDGEMODEL, "inspect", reference, "--plain-http", "--output", "json")
     return str(max(json.loads(done.stdout)["files"], key=lambda file: file["size"])["digest"])
-
-
-@contextmanager
-def _registry(folder: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = free.getsockname()
-    host = f"{address[0]}:{address[1]}"
-    config = folder / "registry.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}\nhttp: {{addr: '{host}'}}\n"
-    )
-    process = subprocess.Popen(["docker-registry", "serve", str(config)], stderr=subprocess.DEVNULL)
-    try:
-        until(_answers(address), "the registry to answer", timeout=20, every=0.05)
-        yield host
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _answers(address: tuple[str, int]) -> Callable[[], bool]:
-    def ask() -> bool:
-        try:
-            socket.create_connection(address, timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    return ask

@@ -1,7 +1,7 @@
 """A link of a given speed: a TCP relay in front of a registry that hands answers on no faster than so many bits a second.
 
 All connections share the link, as they share a site's uplink; a latency stands for the distance. What went over it is
-counted.
+counted, in both directions, and so is how many connections were open at once.
 """
 
 import asyncio
@@ -27,29 +27,48 @@ class SlowLink:
         rate: bits a second of answers; 0 lets everything through.
         latency: seconds that an answer's first byte takes longer.
         received: bytes of answers that went over it.
+        sent: bytes of requests.
         connections: how many connections were opened.
+        open: how many are open now.
+        most_open: the most that were open at the same time; may be set back to 0.
     """
 
     address: str
     rate: float
     latency: float
     received: int = 0
+    sent: int = 0
     connections: int = 0
+    open: int = 0
+    most_open: int = 0
     _free_at: float = field(default=0.0, repr=False)
 
     async def relay(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        # A cancelled relay is the link going down; asyncio's server would report it as a mistake.
+        with suppress(asyncio.CancelledError):
+            await self._relay(target, reader, writer)
+        self.open -= 1
+
+    async def _relay(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = target.rpartition(":")
         try:
             there_reader, there_writer = await asyncio.open_connection(host, int(port))
         except OSError:
             writer.close()
             return
-        up = asyncio.ensure_future(self._up(reader, there_writer))
+        ways = [
+            asyncio.ensure_future(self._up(reader, there_writer)),
+            asyncio.ensure_future(self._down(there_reader, writer)),
+        ]
         try:
-            await self._down(there_reader, writer)
+            # Either end may hang up: HTTP has no use for a connection that is half open.
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            up.cancel()
+            for way in ways:
+                way.cancel()
             for end in (writer, there_writer):
                 end.close()
 
@@ -57,6 +76,7 @@ class SlowLink:
         with suppress(OSError):
             while piece := await reader.read(PIECE):
                 await asyncio.sleep(self.latency)
+                self.sent += len(piece)
                 writer.write(piece)
                 await writer.drain()
 
