@@ -5,7 +5,17 @@ import importlib
 import sys
 from pathlib import Path
 
-FRAME = {"__init__", "__main__", "figures", "memory", "models", "table"}
+FRAME = {
+    "__init__",
+    "__main__",
+    "agents",
+    "delta_finetune",
+    "figures",
+    "finetune",
+    "memory",
+    "models",
+    "table",
+}
 
 
 def main() -> int:
