@@ -19,6 +19,8 @@ WINDOW_LOG = 25
 PIECE = 1 << 20
 _BOUNDS: Any = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
 _P = zstd.CompressionParameter
+SHORTEST = 8
+"""A shorter prefix is no prefix: zstd takes none. Part of the format."""
 ENTROPY_ONLY = 0
 """Level that looks for long repeats only: noise has no others, and short ones, there by chance, cost more than they save."""
 
@@ -28,7 +30,7 @@ def pack(data: bytes | memoryview, level: int, prefix: bytes | None = None) -> b
     options: dict[int, int] = {_P.compression_level: level}
     if level == ENTROPY_ONLY:
         options = {_P.compression_level: 1, _P.min_match: 7, _P.strategy: zstd.Strategy.fast}
-    if prefix is None:
+    if prefix is None or len(prefix) < SHORTEST:
         return zstd.compress(data, options=options)
     reach = max(10, (len(prefix) + len(data)).bit_length())
     options |= {
@@ -60,7 +62,7 @@ class Prefix:
     """Old bytes as history for one frame; the only copy of them that is kept."""
 
     def __init__(self, data: bytes) -> None:
-        self.raw = zstd.ZstdDict(data, is_raw=True).as_prefix if data else None
+        self.raw = zstd.ZstdDict(data, is_raw=True).as_prefix if len(data) >= SHORTEST else None
 
 
 def stream(

@@ -93,7 +93,8 @@ def test_a_tensor_without_an_older_one_is_sent_as_planes(tmp_path):
 
 @pytest.mark.parametrize("name", codec.NAMES)
 @pytest.mark.parametrize(
-    ("before", "after"), [(b"", b""), (b"", b"new"), (b"old", b""), (b"x" * 300, b"x" * 300)]
+    ("before", "after"),
+    [(b"", b""), (b"", b"new"), (b"old", b""), (b"old", b"new"), (b"x" * 300, b"x" * 300)],
 )
 def test_small_and_empty_files(name, before, after, tmp_path):
     (tmp_path / "old").write_bytes(before)
