@@ -1,0 +1,110 @@
+"""What happens to nodes: one is cut off and misses a version, one loses its power, one loses its agent."""
+
+import json
+from typing import Any
+
+import pytest
+
+from testbed import magika_model
+from testbed.edge_nodes import EdgeNode, edge_nodes
+from testbed.installation import Testbed
+from tests.e2e.conftest import Site
+
+
+@pytest.fixture(scope="module")
+def bed(agents_testbed: Testbed) -> Testbed:
+    return agents_testbed
+
+
+def pods(site: Site) -> list[dict[str, Any]]:
+    found = site.kube.list("pods", site.namespace, "edgemodel.io/model")
+    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def node_with_the_operator(bed: Testbed) -> EdgeNode:
+    names = {pod["spec"]["nodeName"] for pod in bed.operator_pods()}
+    return next(node for node in edge_nodes(bed) if node.name in names)
+
+
+def node_without_the_operator(bed: Testbed) -> EdgeNode:
+    home = node_with_the_operator(bed)
+    return next(node for node in edge_nodes(bed) if node.name != home.name)
+
+
+def answers(site: Site, version: str) -> bool:
+    content = next(iter(magika_model.SAMPLES.values()))
+    told = magika_model.scores(site.bed.infer(site.url(), "detector", magika_model.request(content)))
+    return bool(abs(told - magika_model.expected(version, content)).max() < 1e-5)
+
+
+def files(node: EdgeNode) -> dict[str, int]:
+    """Blobs of a node's store and when each was written."""
+    blobs = node.store / "blobs" / "sha256"
+    return {path.name: path.stat().st_mtime_ns for path in blobs.iterdir() if path.is_file()}
+
+
+def test_a_rebooted_node_serves_what_it_holds_without_fetching_it_again(site: Site) -> None:
+    node = node_without_the_operator(site.bed)
+    here = {"podTemplate": {"nodeSelector": {"kubernetes.io/hostname": node.name}}}
+    digest = site.serve("v1", delivery="Node", **here)
+    (before,) = pods(site)
+    assert before["spec"]["nodeName"] == node.name
+    assert answers(site, "v1")
+    held, agent = files(node), node.agent_pid()
+    assert held
+
+    node.reboot()
+    site.kube.until(lambda: node.agent_pid() != agent, "the agent to be back", timeout=90)
+
+    def serves_again() -> bool:
+        (pod,) = pods(site)
+        (status,) = pod["status"]["containerStatuses"]
+        return status["ready"] and (
+            pod["metadata"]["uid"] != before["metadata"]["uid"] or status["restartCount"]
+        )
+
+    site.kube.until(serves_again, "the pod to be back", timeout=90)
+    assert answers(site, "v1")
+    assert files(node) == held
+    assert node.held(site.namespace, digest)["state"] == "Ready"
+
+
+def test_a_node_that_is_cut_off_holds_up_nobody_and_catches_up(site: Site) -> None:
+    lost, home = node_without_the_operator(site.bed), node_with_the_operator(site.bed)
+    old = site.serve("v1", sequence=1, delivery="Node")
+    for node in (lost, home):
+        site.kube.until(
+            lambda n=node: n.held(site.namespace, old)["state"] == "Ready", f"{node.name} to hold it"
+        )  # type: ignore[misc]
+    lost.cut()
+    try:
+        ready = '{.status.conditions[?(@.type=="Ready")].status}'
+        site.kube.until(
+            lambda: site.kube("get", "node", lost.name, "-o", f"jsonpath={ready}") == "Unknown",
+            f"{lost.name} to be missed",
+            timeout=90,
+        )
+        new = site.publish("v2", sequence=2)
+        site.await_active(new, timeout=120)
+        assert answers(site, "v2")
+        nodes = site.status()["nodes"]
+        assert (nodes["total"], nodes["ready"], nodes["offline"]) == (2, 1, 1), json.dumps(nodes)
+        assert not lost.held(site.namespace, new)
+    finally:
+        lost.join()
+    site.kube.until(
+        lambda: lost.held(site.namespace, new)["state"] == "Ready", f"{lost.name} to catch up", timeout=120
+    )
+    site.kube.until(
+        lambda: site.status()["nodes"]["ready"] == 2, "both nodes to be counted again", timeout=60
+    )
+
+
+def test_the_kubelet_starts_a_killed_agent_again_and_its_store_stays(site: Site) -> None:
+    node = node_without_the_operator(site.bed)
+    digest = site.serve("v1", delivery="Node")
+    site.kube.until(lambda: node.held(site.namespace, digest)["state"] == "Ready", "the node to hold it")
+    held = files(node)
+    node.kill_agent()
+    assert files(node) == held
+    assert answers(site, "v1")
