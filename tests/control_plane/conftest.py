@@ -48,6 +48,7 @@ def kubeconfig() -> Iterator[Path]:
 @pytest.fixture
 async def api(kubeconfig: Path) -> AsyncIterator[ApiServer]:
     async with await connect(kubeconfig=kubeconfig) as client:
+        client._api.user_agent = "edgemodel-tests"  # what operators write is told apart by it
         for crd in own_cluster.custom_resources():
             await client.apply(CRD, crd, manager="tests")
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from edgemodel.api.meta import LABEL_DIGEST, LABEL_MODEL, LABELS_MANAGED
@@ -61,6 +62,10 @@ class FakeKubelet:
     async def _look_after(self, pod: dict[str, Any]) -> None:
         meta = pod["metadata"]
         namespace, labels = meta["namespace"], meta["labels"]
+        if meta.get("deletionTimestamp") and pod["spec"].get("nodeName"):
+            # A pod that has a node is gone only when its kubelet says so; without one deletion is immediate.
+            await self._api.delete(POD, namespace, meta["name"], uid=meta["uid"], grace=0)
+            return
         ready: object = "ready"
         fate = self.fates.get(
             (namespace, labels.get(LABEL_DIGEST, "")),
@@ -107,8 +112,12 @@ def _ready(pod: dict[str, Any]) -> dict[str, Any]:
         "conditions": [
             _condition(kind, "True") for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
         ],
+        "startTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "initContainerStatuses": [
-            _container("fetch", pod, state={"terminated": {"exitCode": 0, "reason": "Completed"}}, ready=True)
+            _container(
+                one["name"], pod, state={"terminated": {"exitCode": 0, "reason": "Completed"}}, ready=True
+            )
+            for one in pod["spec"].get("initContainers", ())
         ],
         "containerStatuses": [
             _container("server", pod, state={"running": {"startedAt": NOW}}, ready=True, started=True)

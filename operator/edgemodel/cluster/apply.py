@@ -64,6 +64,11 @@ async def apply_edge_node(
     if owned and _is(edge_node, wanted):
         return None
     name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
+    if not wanted.models and (edge_node.get("spec") or {}).get("models"):
+        # Server-side apply would leave null where the last entries were, and find that invalid.
+        edge_node = await _leave(api, edge_node, spec)
+        if owned and _is(edge_node, wanted):
+            return dict(edge_node)
     manifest = {
         "apiVersion": API_VERSION,
         "kind": EDGE_NODE.name,
@@ -73,12 +78,18 @@ async def apply_edge_node(
     live = await api.apply(EDGE_NODE, manifest, manager=CHILD_MANAGER)
     if not _is(live, wanted):
         log.warning("another client's entries are taken out", extra={"kind": EDGE_NODE.name, "object": name})
-        # All that is wanted is there by now: this patch only takes away, and so comes to own nothing that the next apply
-        # would have to share.
-        foreign: Object = {field: None for field in live.get("spec") or {} if field not in spec}
-        patch = {"metadata": {"uid": uid}, "spec": foreign | dict(spec)}
-        live = await api.merge(EDGE_NODE, None, name, patch)
+        live = await _leave(api, live, spec)
     return live
+
+
+async def _leave(api: ApiServer, edge_node: LiveObject, spec: Mapping[str, Any]) -> Object:
+    """Leave of a spec only this, all of which it has: a patch that only takes away comes to own nothing.
+
+    (What it owned, the next apply would have to share, and could not take away.)
+    """
+    name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
+    foreign: Object = {field: None for field in edge_node.get("spec") or {} if field not in spec}
+    return await api.merge(EDGE_NODE, None, name, {"metadata": {"uid": uid}, "spec": foreign | dict(spec)})
 
 
 def _is(edge_node: LiveObject, wanted: EdgeNodeSpec) -> bool:

@@ -204,9 +204,16 @@ class ApiServer:
         path = kind.path(namespace, name, subresource=subresource)
         return await self._call("PATCH", path, body=patch, content_type=MERGE)
 
-    async def delete(self, kind: Kind, namespace: str | None, name: str, *, uid: str) -> bool:
-        """Delete the object with this uid, its dependents in the background; False when it was gone."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+    async def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace: int | None = None
+    ) -> bool:
+        """Delete the object with this uid, its dependents in the background; False when it was gone.
+
+        ``grace`` is how many seconds a pod gets to end; its own when None.
+        """
+        body: Object = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         try:
             await self._call("DELETE", kind.path(namespace, name), body=body)
         except (Gone, Conflict):

@@ -149,7 +149,8 @@ def to_evict(
         when = _altered_at(held) if held is not None else None
         if held is None or when is None or pod.made is None or not pod.mounts or pod.going or pod.ended:
             continue
-        if pod.made < when:
+        # Both are told to the second. One made in that very second may read the old files; if not, it only moves once more.
+        if pod.made <= when:
             reason = held.reason if held.reason in TAMPERED else Reason.INTEGRITY_FAILED
             gone.append(PodRef(pod.name, pod.uid, pod.node, str(reason)))
     return tuple(sorted(gone, key=lambda ref: ref.name))

@@ -303,7 +303,7 @@ def made(world: World, *ages: tuple[str, int]) -> list[str]:
 @pytest.mark.parametrize("reason", ["IntegrityFailed", "TamperDetected"])
 def test_pods_on_altered_files_go_and_those_that_came_since_stay(reason: str) -> None:
     world = serving("n1", "n2", replicas=4)
-    first, second, *_ = made(world, ("n1", 0), ("n1", 1), ("n1", 2), ("n2", 0))
+    first, second, *_ = made(world, ("n1", 0), ("n1", 2), ("n1", 3), ("n2", 0))
     since = "2026-01-01T00:00:02Z"
     world.hold("A", "n1", state="Failed", reason=reason, message="weights.bin changed", since=since).settle()
     assert [(ref.name, ref.uid, ref.node, ref.reason) for ref in world.last.evict] == [
