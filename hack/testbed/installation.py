@@ -20,6 +20,7 @@ from testbed.kube import Kube
 from testbed.paths import BIN, ROOT
 from testbed.registries import PrivateRegistry, RegistryTools, private_registry, scratch, troubled
 from testbed.shell import CommandFailed, run
+from testbed.slow_link import SlowLink, slow_link
 from testbed.waiting import until
 
 CLUSTER = ROOT / "hack" / "cluster" / "cluster"
@@ -30,6 +31,7 @@ OPERATOR_PODS = "app.kubernetes.io/name=edgemodel,app.kubernetes.io/component!=n
 BUILD_ANNOTATION = "edgemodel.io/build"
 """On the operator's pods: which build of the images a testbed put there."""
 PRIVATE_PORT = 5443
+SLOW_PORT = 5994
 TROUBLE_PORTS = {"closed": 5991, "silent": 5992, "wrong-certificate": 5993}
 
 Values = Mapping[str, Mapping[str, Any]]
@@ -148,6 +150,13 @@ class Testbed:
         (account,) = {pod["spec"]["serviceAccountName"] for pod in self.agent_pods()}
         who = f"--as=system:serviceaccount:{self.system_namespace}:{account}"
         return self.kube("auth", "can-i", verb, resource, "-n", namespace, who, check=False).strip() == "yes"
+
+    @contextmanager
+    def slow_registry(self, rate: float) -> Iterator[SlowLink]:
+        """Put a link of ``rate`` bits a second in front of the open registry; yield it, its address is a registry's."""
+        address = self.registry.rpartition(":")[0]
+        with slow_link(self.registry, rate=rate, listen=address, port=SLOW_PORT) as link:
+            yield link
 
     def node_store(self, node: str | None = None) -> Path:
         """Return where a node's agent keeps models, as seen from this machine; the only node's without a name."""
@@ -292,6 +301,7 @@ def start(
                 private.host: {"ca": private.ca.read_text()},
                 troubles["silent"]: {"plainHTTP": True},
                 troubles["closed"]: {"plainHTTP": True},
+                f"{address}:{SLOW_PORT}": {"plainHTTP": True},
             }
             build = ",".join(archive.stem for archive in images.values())
             _install(kube, "localhost", registries, build, more)

@@ -122,13 +122,13 @@ def scores(response: dict[str, Any]) -> npt.NDArray[np.float32]:
     return np.asarray(output["data"], dtype=np.float32).reshape(output["shape"])
 
 
-def nudged(target: Path, *, version: str = "v1", scale: float = 1e-3) -> Path:
-    """Write a copy of a release whose every weight moved a little, as a short fine-tuning moves it."""
+def nudged(target: Path, *, of: Path | None = None, scale: float = 1e-3, seed: int = 7) -> Path:
+    """Write a copy of a model (v1) whose every weight moved a little, as a short fine-tuning moves it."""
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(release(version))
-    random = np.random.default_rng(7)
+    model = onnx.load(of or release("v1"))
+    random = np.random.default_rng(seed)
     for weights in model.graph.initializer:
         values = numpy_helper.to_array(weights)
         if values.dtype == np.float32 and values.size > 1:

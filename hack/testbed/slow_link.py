@@ -95,9 +95,9 @@ class SlowLink:
 
 @contextmanager
 def slow_link(
-    target: str, *, rate: float, listen: str = "127.0.0.1", latency: float = 0.01
+    target: str, *, rate: float, listen: str = "127.0.0.1", port: int = 0, latency: float = 0.01
 ) -> Iterator[SlowLink]:
-    """Open a link to ``host:port``; ``rate`` in bits a second. It listens on ``listen``, on a port of its own."""
+    """Open a link to ``host:port``; ``rate`` in bits a second. It listens on ``listen``; port 0 picks a free one."""
     loop = asyncio.new_event_loop()
     link = SlowLink("", rate, latency)
     opened = threading.Event()
@@ -105,7 +105,7 @@ def slow_link(
 
     async def serve() -> None:
         server = await asyncio.start_server(
-            lambda reader, writer: link.relay(target, reader, writer), listen, 0, limit=PIECE
+            lambda reader, writer: link.relay(target, reader, writer), listen, port, limit=PIECE
         )
         link.address = f"{listen}:{server.sockets[0].getsockname()[1]}"
         opened.set()

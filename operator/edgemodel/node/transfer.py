@@ -94,6 +94,8 @@ class _Delivery:
     report: Report
     total: int
     imported: bool
+    link: Callable[[], float | None]
+    """Bytes a second that the way to the source gives just now; None when nothing is known."""
     here: dict[Digest, int] = field(default_factory=dict)
     downloaded: int = 0
     saved: int = 0
@@ -131,7 +133,8 @@ class Transfers:
         apply: Apply = apply_delta,
     ) -> None:
         self.store = store
-        self.speed = LinkSpeed(clock)
+        self._clock = clock
+        self._speeds: dict[str, LinkSpeed] = {}
         self.patcher = Patcher(store, apply, clock)
         self._connections = connections
         self._limiter = limiter or Limiter(clock=clock)
@@ -173,17 +176,16 @@ class Transfers:
             model_directory.entry_file(paths, entry.model_file)
         await asyncio.to_thread(self.store.keep, examined)
         layers = list({file.descriptor.digest: file.descriptor for file in verdict.files}.values())
+        # Reading from a file takes nothing from the link.
+        limiter = self._limiter if source is None else Limiter()
+        speed = self.speed(reference.registry) if source is None else LinkSpeed()
         delivery = _Delivery(
             reference.pinned(examined.digest),
-            MeteredSource(
-                source or Registry(self._connections, credentials),
-                # Reading from a file takes nothing from the link.
-                self._limiter if source is None else Limiter(),
-                self.speed if source is None else LinkSpeed(),
-            ),
+            MeteredSource(source or Registry(self._connections, credentials), limiter, speed),
             report or (lambda _progress: None),
             sum(layer.size for layer in layers),
             source is not None,
+            lambda: min((rate for rate in (speed.bytes_per_second, limiter.rate) if rate), default=None),
         )
         delivery.tell("Verifying")
         found = await concurrently([self._here(layer, delivery) for layer in layers], at_once=AT_ONCE)
@@ -202,6 +204,10 @@ class Transfers:
             "; ".join(delivery.fallbacks),
             directory,
         )
+
+    def speed(self, registry: str) -> LinkSpeed:
+        """Return how fast the way to a registry is: one lies in the next room, another behind a modem."""
+        return self._speeds.setdefault(registry, LinkSpeed(self._clock))
 
     # -- within -----------------------------------------------------------------------------------------------------
 
@@ -233,7 +239,7 @@ class Transfers:
             if self.store.has(layer.digest):
                 show(layer.size)
                 return
-            delta = self._chosen(layer, deltas)
+            delta = self._chosen(layer, deltas, delivery)
             if delta is not None and await self._by_delta(layer, delta, delivery, show):
                 return
             # Not in one statement: others add to the sum while this waits.
@@ -242,12 +248,14 @@ class Transfers:
             )
             delivery.downloaded += came
 
-    def _chosen(self, layer: Descriptor, deltas: tuple[DeltaLayer, ...]) -> DeltaLayer | None:
+    def _chosen(
+        self, layer: Descriptor, deltas: tuple[DeltaLayer, ...], delivery: _Delivery
+    ) -> DeltaLayer | None:
         choice = choose(
             layer,
             deltas,
             self.store.has,
-            link_bytes_per_second=self._link(),
+            link_bytes_per_second=delivery.link(),
             apply_bytes_per_second=self.patcher.bytes_per_second,
         )
         if choice.delta is not None and choice.delta.descriptor.size >= self._missing(layer):
@@ -276,10 +284,6 @@ class Transfers:
         delivery.deltas += 1
         show(layer.size)
         return True
-
-    def _link(self) -> float | None:
-        rates = [rate for rate in (self.speed.bytes_per_second, self._limiter.rate) if rate]
-        return min(rates) if rates else None
 
     def _missing(self, layer: Descriptor) -> int:
         """Return how many bytes of a file an earlier try has left to fetch."""

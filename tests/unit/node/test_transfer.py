@@ -149,7 +149,7 @@ async def test_a_download_goes_on_where_the_agent_was_stopped(here, simulator):
     _, new = versions(simulator)
     simulator.fault("GET", str(layer(NEW).digest), stall=200_000)
     stopped = asyncio.ensure_future(here.bring(new))
-    await arrived(here, 200_000)
+    await arrived(here, simulator.host, 200_000)
     stopped.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopped
@@ -162,9 +162,9 @@ async def test_a_download_goes_on_where_the_agent_was_stopped(here, simulator):
     assert brought.downloaded <= len(graph(2)) + SIZE - left
 
 
-async def arrived(here: Node, amount: int) -> None:
+async def arrived(here: Node, registry: str, amount: int) -> None:
     async with asyncio.timeout(2):
-        while here.transfers.speed._bytes < amount:  # noqa: ASYNC110 - nothing tells
+        while here.transfers.speed(registry)._bytes < amount:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.001)
 
 
