@@ -10,6 +10,8 @@ FRAME = {
     "__main__",
     "agents",
     "delta_finetune",
+    "delta_models",
+    "delta_rivals",
     "figures",
     "finetune",
     "memory",
