@@ -28,6 +28,8 @@ class Fault:
     status: int = 500
     message: str = "fault"
     headers: dict[str, str] = field(default_factory=dict)
+    causes: list[str] = field(default_factory=list)
+    """Reasons in the answer's details."""
     times: int = 1_000_000
     hang: bool = False
     """Accept the request and never answer."""
@@ -133,7 +135,7 @@ class ApiServerSimulator:
                     await self._never.wait()
                 if fault.lost:
                     self._answer(seen)
-                return self._status(fault.status, fault.message, headers=fault.headers)
+                return self._status(fault.status, fault.message, headers=fault.headers, causes=fault.causes)
         if seen.method == "GET" and seen.query.get("watch") == "true":
             return await self._watch(request, seen)
         return self._answer(seen)
@@ -178,6 +180,8 @@ class ApiServerSimulator:
                 return web.json_response(self.objects[path])
             case "GET":
                 return self._list(path, seen.query)
+            case "POST" if path.endswith("/eviction"):
+                return self._delete(path.removesuffix("/eviction"), seen.body["deleteOptions"])
             case "POST":
                 path = f"{path}/{seen.body['metadata']['name']}"
                 if path in self.objects:
@@ -205,7 +209,7 @@ class ApiServerSimulator:
                 found.append(item)
         known = {where.rsplit("/", 1)[0].rsplit("/", 1)[1] for where in self.objects} | {
             "edgemodels", "modeltrustpolicies", "deployments", "services", "configmaps", "pods", "secrets",
-            "poddisruptionbudgets", "namespaces", "events", "leases", "edgenodes",
+            "poddisruptionbudgets", "namespaces", "events", "leases", "nodes", "edgenodes",
         }  # fmt: skip
         if plural not in known:
             return self._status(404, f"the server could not find {path}")
@@ -252,8 +256,12 @@ class ApiServerSimulator:
         return web.json_response({"kind": "Status", "status": "Success"})
 
     @staticmethod
-    def _status(code: int, message: str, *, headers: dict[str, str] | None = None) -> web.Response:
-        body = {"kind": "Status", "status": "Failure", "code": code, "message": message}
+    def _status(
+        code: int, message: str, *, headers: dict[str, str] | None = None, causes: list[str] | None = None
+    ) -> web.Response:
+        body: Object = {"kind": "Status", "status": "Failure", "code": code, "message": message}
+        if causes:
+            body["details"] = {"causes": [{"reason": cause} for cause in causes]}
         return web.json_response(body, status=code, headers=headers)
 
 
@@ -264,5 +272,11 @@ def _merged(live: Any, patch: Any) -> Any:
 
 
 def _selected(item: Object, query: dict[str, str]) -> bool:
-    name = query.get("fieldSelector", "").removeprefix("metadata.name=")
-    return not name or item["metadata"]["name"] == name
+    for wanted in filter(None, query.get("fieldSelector", "").split(",")):
+        field, value = wanted.split("=")
+        found: Any = item
+        for part in field.split("."):
+            found = (found or {}).get(part)
+        if found != value:
+            return False
+    return True

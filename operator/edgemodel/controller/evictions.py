@@ -72,6 +72,10 @@ class Evictions:
             events.append(Event("Warning", "PodEvicted", f"{where} was told to go: {why} ({pod.reason})."))
         return Evicted(tuple(events), again)
 
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of a model that is gone."""
+        self._withheld.pop(key, None)
+
     async def _tell(self, namespace: str, pod: PodRef, since: float) -> str | None:
         """Return how it went, or None while a budget holds it back."""
         try:

@@ -27,8 +27,8 @@ ModelKey = tuple[str, str]
 class _Held(NamedTuple):
     """How far an EdgeNode says a model's versions are."""
 
-    states: frozenset[tuple[str, str, str]]
-    """Digest, state and reason."""
+    states: frozenset[tuple[str, ...]]
+    """Digest, state, reason, and when files were found altered."""
     progress: tuple[Any, ...]
 
 
@@ -157,7 +157,7 @@ def _held(entries: Iterable[Mapping[str, Any]]) -> _Held:
     states, progress = [], []
     for one in entries:
         digest = str(one.get("digest"))
-        states.append((digest, str(one.get("state")), str(one.get("reason") or "")))
+        states.append((digest, *(str(one.get(field) or "") for field in ("state", "reason", "alteredAt"))))
         rest = (one.get(field) for field in ("bytes", "total", "kind", "savedBytes", "message"))
         progress.append((digest, *rest))
     return _Held(frozenset(states), tuple(progress))
@@ -165,7 +165,5 @@ def _held(entries: Iterable[Mapping[str, Any]]) -> _Held:
 
 def _login_failed(seen: _EdgeNode) -> set[ModelKey]:
     return {
-        model
-        for model, held in seen.held.items()
-        if any(reason == _LOGIN_FAILED for _, _, reason in held.states)
+        model for model, held in seen.held.items() if any(_LOGIN_FAILED in state for state in held.states)
     }

@@ -116,6 +116,7 @@ class Worker:
             self._metrics.forget(key.namespace, key.name)
             self._artifacts.forget(key.namespace, key.name)
             self._rejected.pop(key, None)
+            self._evictions.forget(key)
             return False, None
         now = self._clock()
         observed = self._recall_rejection(key, observed, now)

@@ -13,6 +13,7 @@ from edgemodel.artifact.registry_settings import HostSettings, RegistrySettings
 from edgemodel.artifact.signature import PrivateKey
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer
+from edgemodel.cluster.fleet import Fleet
 from edgemodel.cluster.gather import Gatherer
 from edgemodel.errors import Stalled, Transient
 from edgemodel.reconcile.observed import Judged, Observed, Settings, Unresolved
@@ -235,6 +236,19 @@ async def test_the_active_versions_policies_are_delivered_though_the_image_now_l
     world.model(status={"slots": {"active": {"digest": world.digest, "image": pinned}}})
     delivered = json.loads((await world.gathered()).delivery_config["policies.json"])
     assert [it["metadata"]["name"] for it in delivered] == ["new", "old"]
+
+
+async def test_nodes_are_there_when_a_fleet_is_given(world: World, api: ApiServer) -> None:
+    world.server.put("/api/v1/nodes/n1", {})
+    world.server.put(f"{OURS}/edgenodes/n1", {})
+    assert (await world.gathered()).nodes == ()
+    world.gatherer._fleet = Fleet(api, lease_namespace="system")
+    (node,) = (await world.gathered()).nodes
+    assert node.edge_node is not None
+    world.server.faults.append(Fault(lambda _, at: at.endswith("/edgenodes"), status=500))
+    world.gatherer._fleet = Fleet(api, lease_namespace="system")
+    with pytest.raises(Transient):
+        await world.gathered()
 
 
 async def test_an_image_that_is_no_reference_is_stalled(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from edgemodel.cluster.client import Credentials
 from edgemodel.controller import handlers
+from edgemodel.controller.node_sightings import NodeSightings
 from edgemodel.controller.sightings import Key, Sightings
 from edgemodel.controller.workqueue import WorkQueue
 
@@ -28,6 +29,26 @@ def test_nothing_but_event_handlers_is_registered_so_kopf_writes_to_no_object(
     assert len(registry._watching.get_all_handlers()) == 2 + len(handlers.WATCHED)
     for writing in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
         assert list(writing.get_all_handlers()) == []
+
+
+async def test_nodes_are_watched_only_where_there_is_somebody_to_tell() -> None:
+    queue: WorkQueue[Key] = WorkQueue()
+    sightings = Sightings(queue)
+    read: list[str] = []
+    nodes = NodeSightings(
+        queue,
+        sightings,
+        nodes_changed=lambda: read.append("nodes"),
+        edge_nodes_changed=lambda: read.append("edge nodes"),
+        models_changed=lambda: None,
+    )
+    found = handlers.register(sightings, login, lambda: None, nodes)
+    events = {it.id: it for it in found._watching.get_all_handlers()}
+    assert len(events) == 4 + len(handlers.WATCHED)
+    for name in ("on_node", "on_edge_node"):
+        (handler,) = [it for id_, it in events.items() if id_.endswith(name)]
+        await handler.fn(type="ADDED", body={"metadata": {"name": "n1", "uid": "1"}})
+    assert read == ["nodes", "edge nodes"]
 
 
 def test_nothing_is_registered_globally(registry: kopf.OperatorRegistry) -> None:

@@ -6,7 +6,7 @@ import pytest
 from kubernetes.aio.client.configuration import Configuration
 
 from edgemodel.cluster.client import ApiServer
-from edgemodel.cluster.kinds import POD
+from edgemodel.cluster.kinds import EDGE_MODEL, EDGE_NODE, NODE, POD
 from edgemodel.controller import preflight
 from edgemodel.errors import Stalled, Transient
 from tests.simulators.apiserver import ApiServerSimulator, Fault
@@ -39,6 +39,17 @@ async def test_absent_crds_are_named_with_what_to_do(server: ApiServerSimulator,
     with pytest.raises(Stalled, match="does not serve modeltrustpolicies") as caught:
         await preflight.check(api, (POD,), (), wait=0)
     assert "install the CRDs" in caught.value.message
+
+
+async def test_the_kind_of_nodes_is_asked_for_where_nodes_deliver(
+    server: ApiServerSimulator, api: ApiServer
+) -> None:
+    with pytest.raises(Stalled, match="does not serve edgenodes"):
+        await preflight.check(api, (NODE,), ("vision",), own=(EDGE_MODEL, EDGE_NODE), wait=0)
+    server.objects[GROUP] = {"resources": [{"name": "edgemodels"}, {"name": "edgenodes"}]}
+    server.faults.append(Fault(lambda _, path: path == "/api/v1/nodes", status=403))
+    with pytest.raises(Stalled, match="/api/v1/nodes: 403"):
+        await preflight.check(api, (NODE,), ("vision",), own=(EDGE_MODEL, EDGE_NODE))
 
 
 async def test_a_missing_permission_is_named(server: ApiServerSimulator, api: ApiServer) -> None:

@@ -15,7 +15,9 @@ from edgemodel.artifact.signature import PrivateKey
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer
 from edgemodel.cluster.events import EventRecorder
+from edgemodel.cluster.fleet import Fleet
 from edgemodel.cluster.gather import Gatherer
+from edgemodel.controller.evictions import AGAIN
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.sightings import Key
@@ -29,6 +31,7 @@ from tests.simulators.registry import RegistrySimulator
 SIGNER = PrivateKey.generate()
 OURS = "/apis/edgemodel.io/v1alpha1"
 MODEL = f"{OURS}/namespaces/vision/edgemodels/detector"
+ALTERED = "2026-06-01T00:00:00Z"
 KEY = Key("EdgeModel", "vision", "detector")
 
 
@@ -48,7 +51,11 @@ class Bench:
         self.artifacts = ArtifactCache(connections, changed=lambda *_: None)
         self.metrics = Metrics(depth=lambda: 0)
         settings = Settings(server_image="server:1", node_image="node:1")
-        gatherer = Gatherer(api, self.artifacts, settings=settings, registries=RegistrySettings())
+        self.fleet = Fleet(api, lease_namespace="system", wall=lambda: self.now)
+        gatherer = Gatherer(
+            api, self.artifacts, settings=settings, registries=RegistrySettings(), fleet=self.fleet
+        )
+        self.host = registry.host
         self.work = Worker(
             api=api,
             gatherer=gatherer,
@@ -226,6 +233,59 @@ async def test_a_policys_pass_writes_its_status_once(bench: Bench) -> None:
     await bench.work(key)
     assert len(bench.server.writes) == writes
     assert await bench.work(Key("ModelTrustPolicy", "", "absent")) is None
+
+
+async def test_a_key_of_an_edge_node_is_nothing_where_nodes_do_not_deliver(bench: Bench) -> None:
+    assert await bench.work(Key("EdgeNode", "", "n1")) is None
+    assert bench.server.seen == []
+
+
+async def test_a_pod_that_cannot_be_evicted_keeps_back_no_status_and_is_tried_again_soon(
+    bench: Bench,
+) -> None:
+    bench.model(delivery="Node")
+    await bench.work(KEY)
+    slot = {"digest": bench.digest, "image": f"{bench.host}/models/detector@{bench.digest}", "since": ALTERED}
+    bench.server.objects[MODEL]["status"]["slots"] = {"active": slot}
+    label = bench.digest.removeprefix("sha256:")[:16]
+    bench.server.put("/api/v1/nodes/n1", {"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    held = {"namespace": "vision", "name": "detector", "digest": bench.digest, "state": "Failed"}
+    held |= {"reason": "TamperDetected", "message": "weights.bin changed", "alteredAt": ALTERED}
+    noted = {"managedFields": [{"manager": "edgemodel-node", "subresource": "status", "time": ALTERED}]}
+    bench.server.put(f"{OURS}/edgenodes/n1", {"metadata": noted, "status": {"models": [held]}})
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "name": f"detector-{label[:8]}-x",
+        "controller": True,
+    }
+    bench.server.put(
+        "/api/v1/namespaces/vision/pods/p",
+        {
+            "metadata": {
+                "labels": {"edgemodel.io/model": "detector", "edgemodel.io/digest": label},
+                "ownerReferences": [owner],
+                "creationTimestamp": "2026-05-31T00:00:00Z",
+            },
+            "spec": {
+                "nodeName": "n1",
+                "volumes": [{"name": "model", "csi": {"driver": "models.edgemodel.io"}}],
+            },
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        },
+    )
+    bench.fleet.nodes_changed()
+    bench.fleet.edge_nodes_changed()
+    bench.server.faults.append(Fault(on("POST", "/eviction"), status=500))
+    after = await bench.work(KEY)
+    assert after is not None
+    assert after <= AGAIN
+    assert bench.condition("Degraded")[:2] == ("True", "IntegrityFailed")
+    bench.server.faults.clear()
+    await bench.work(KEY)
+    assert "/api/v1/namespaces/vision/pods/p" not in bench.server.objects
+    told = [it["reason"] for path, it in bench.server.objects.items() if "/events/" in path]
+    assert {"TamperDetected", "PodEvicted"} <= set(told)
 
 
 async def test_the_log_tells_each_write_and_no_secret(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
