@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from edgemodel.api.conditions import Reason
@@ -90,6 +90,8 @@ class Arrival:
         """What it is made of; empty until judged."""
         self._site = site
         self._damaged = False
+        self._begins: tuple[datetime, datetime] | None = None
+        """When a window opens that was waited for, and when this node begins."""
         self._again = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -361,16 +363,22 @@ class Arrival:
             return None
         closes = window.open_until(entry.window, now)
         if closes is not None:
+            if self._begins is not None and self._begins[0] <= now < self._begins[1] < closes:
+                raise self._waiting("the download window is open; this node begins a little later", now)
             return closes
         opens = window.opens_at(entry.window, now)
         if opens is None:
             raise Stalled(Reason.INVALID_SPEC, f"download window {entry.window.schedule!r} never opens")
-        after = (opens - now).total_seconds() + spread(self._site.spread)
-        raise Waiting(
-            Reason.WAITING_FOR_WINDOW,
-            f"the download window opens at {opens.isoformat(timespec='minutes')}, by this node's clock",
-            after=min(after, _LOOK_SECONDS),
-        )
+        if self._begins is None or self._begins[0] != opens:
+            # Drawn once: who looks once a minute and draws again would begin when all the others look, too.
+            self._begins = opens, opens + timedelta(seconds=spread(self._site.spread))
+        when = opens.isoformat(timespec="minutes")
+        raise self._waiting(f"the download window opens at {when}, by this node's clock", now)
+
+    def _waiting(self, message: str, now: datetime) -> Waiting:
+        assert self._begins is not None, "drawn before"
+        after = (self._begins[1] - now).total_seconds()
+        return Waiting(Reason.WAITING_FOR_WINDOW, message, after=min(after, _LOOK_SECONDS))
 
 
 async def _judge(found: Examined, reference: Reference, policies: list[Policy]) -> tuple[Examined, Verdict]:
