@@ -81,7 +81,7 @@ def external_files(model: Path) -> set[Path]:
 
 def _load(model: Path) -> "onnx.ModelProto":
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         document = onnx.load(model, load_external_data=False)
@@ -108,21 +108,9 @@ def _make_raw(tensor: "onnx.TensorProto", onnx: object) -> None:
     helper = onnx.numpy_helper  # type: ignore[attr-defined]
     if tensor.data_type == tensor.STRING or tensor.HasField("raw_data") or len(tensor.external_data):
         return
-    if (
-        sum(
-            map(
-                len,
-                (
-                    tensor.float_data,
-                    tensor.int32_data,
-                    tensor.int64_data,
-                    tensor.double_data,
-                    tensor.uint64_data,
-                ),
-            )
-        )
-        < SMALL
-    ):
+    floats = len(tensor.float_data) + len(tensor.double_data)
+    integers = len(tensor.int32_data) + len(tensor.int64_data) + len(tensor.uint64_data)
+    if floats + integers < SMALL:
         return
     raw = helper.from_array(helper.to_array(tensor), tensor.name)
     raw.doc_string = tensor.doc_string
