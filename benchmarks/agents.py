@@ -25,6 +25,14 @@ POLICY = "site"
 
 T = TypeVar("T")
 
+AGENT = """
+import sys
+sys.modules.update(dict.fromkeys(("click", "rich", "pygments")))
+from edgemodel.cli.main import main
+raise SystemExit(main())
+"""
+"""The agent as in its image: without the packages that httpx imports where somebody's command line has brought them."""
+
 
 async def until(check: Callable[[], T | None], what: str, *, within: float = 120.0, every: float = 0.01) -> T:
     """Return the first truthy result of ``check``; the event loop, and the simulator with it, goes on meanwhile."""
@@ -107,7 +115,7 @@ class Agent:
         self._api.objects.pop(lease, None)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self._wrap, sys.executable, "-m", "edgemodel", "node", "agent", "--node-name", self.name,
+                *self._wrap, sys.executable, "-c", AGENT, "node", "agent", "--node-name", self.name,
                 "--store", self.store, "--kubelet-dir", self.kubelet, "--settings", self._settings,
                 "--api-server", self._api_url or self._api.url, "--namespace", SYSTEM,
                 stderr=log, cwd=ROOT,

@@ -2,43 +2,37 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper
 
-from testbed.paths import CACHE, ROOT
+from benchmarks import delta_models
+from testbed.paths import ROOT
 
-RATE, STEPS = "2e-5", "200"
-MODEL = CACHE / "models" / "minilm-l6"
-TRAINED = CACHE / "models" / f"minilm-l6-adamw-{RATE}-{STEPS}" / "model.safetensors"
-TRAINER = CACHE / "finetune-venv" / "bin" / "python"
 MADE_UP_BYTES = 90_868_344
 
 
 def versions(folder: Path) -> tuple[Path, Path, str]:
     """Return the old file, the new one, and words that say what they are.
 
-    The real ones need MiniLM-L6 in ``CACHE/models/minilm-l6`` and a fine-tune beside it; that is trained once when
-    ``CACHE/finetune-venv`` is there (see ``delta_finetune``). Otherwise both are random float32, whose update has a
-    thousandth of the weights' standard deviation.
+    The real ones are those of the delta benchmark, trained once and cached. Where they are not to be had (training needs
+    packages from PyPI), both are random float32, and the update has a thousandth of the weights' standard deviation.
     """
-    old = MODEL / "model.safetensors"
-    if old.exists() and not TRAINED.exists() and TRAINER.exists():
-        TRAINED.parent.mkdir(parents=True, exist_ok=True)
-        half = TRAINED.with_suffix(".half")
-        script = ROOT / "benchmarks" / "delta_finetune.py"
-        subprocess.run([TRAINER, script, MODEL, half, RATE, STEPS, "all"], check=True, timeout=3600)
-        half.rename(TRAINED)
-    if old.exists() and TRAINED.exists():
-        return old, TRAINED, f"MiniLM-L6, float32, AdamW at {RATE}, {STEPS} steps, all layers"
+    (pair,) = (pair for pair in delta_models.PAIRS if pair.name == "strong_fp32")
+    if not pair.new.exists():
+        subprocess.run([sys.executable, "-m", "benchmarks.delta_models"], cwd=ROOT, check=False, timeout=3600)
+    if pair.new.exists():
+        rate, steps, part = delta_models.RECIPES["strong"]
+        return pair.old, pair.new, f"MiniLM-L6, float32, AdamW at {rate}, {steps} steps, {part} layers"
     generator = np.random.default_rng(7)
     weights = generator.standard_normal(MADE_UP_BYTES // 4, dtype=np.float32) * np.float32(0.05)
     update = generator.standard_normal(weights.size, dtype=np.float32) * np.float32(5e-5)
     return (
         _safetensors(folder / "old.safetensors", weights),
         _safetensors(folder / "new.safetensors", weights + update),
-        "made up: random float32, the update a thousandth of the weights (no MiniLM-L6 in the cache)",
+        "made up: random float32, the update a thousandth of the weights (no MiniLM-L6 to be had)",
     )
 
 
