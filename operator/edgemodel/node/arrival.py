@@ -195,6 +195,9 @@ class Arrival:
         reference, policies = entry.reference(), entry.policies()
         examined, verdict, fresh = await self._judged(reference, policies)
         self.blobs = frozenset(file.descriptor.digest for file in verdict.files)
+        if fresh:
+            # Now, and not with its files: who waits a night for a window asks no registry once a minute.
+            await asyncio.to_thread(site.store.keep, examined)
         directory = site.store.installed(entry.digest, entry.model_file)
         altered = False
         if directory is None:
@@ -205,8 +208,6 @@ class Arrival:
             self._count(brought)
         else:
             brought = Brought("", 0, 0, "", directory)
-            if fresh:
-                await asyncio.to_thread(site.store.keep, examined)
         self._here(brought, verdict, altered=altered)
 
     def _made(self) -> tuple[int, int] | None:

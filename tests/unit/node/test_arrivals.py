@@ -316,15 +316,17 @@ async def test_a_candidate_waits_for_its_window_and_says_until_when(node, publis
     await node.state(published, "Ready")
 
 
-async def test_when_a_window_opens_nodes_begin_spread_out(node, published):
+async def test_when_a_window_opens_nodes_begin_spread_out(node, registry, published):
     node.arrivals._site.spread = 80_000.0
     window = {**NIGHT, "duration": "23h"}
     node.time = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
     node.take(spec(entry(published, role="Candidate", window=window)))
     await node.state(published, "Pending", reason="WaitingForWindow")
+    asked = len(registry.requests)
     node.time = datetime(2026, 3, 2, 2, 0, 0, tzinfo=UTC)
     node.take(spec(entry(published, role="Candidate", window=window, recheckInterval="1h")))
     await until(lambda: "is open" in node.lines()[published.pinned.digest].message)
+    assert len(registry.requests) == asked, "it is judged by what was kept"
     node.time += timedelta(seconds=80_000)
     node.take(spec(entry(published, role="Candidate", window=window)))
     await node.state(published, "Ready")
