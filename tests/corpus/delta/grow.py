@@ -121,7 +121,8 @@ def main(seconds: float) -> None:
     kept: dict[str, bytes] = {}
     pool = [path.read_bytes() for path in sorted((HERE / "seeds").iterdir())]
     for path in sorted((HERE / "found").iterdir()):
-        kept[refusal(path.read_bytes(), size, scratch)] = path.read_bytes()
+        if words := refusal(path.read_bytes(), size, scratch):
+            kept[words] = path.read_bytes()
     until, tried = time.monotonic() + seconds, 0
     while time.monotonic() < until:
         patch = mutate(random.choice(pool + list(kept.values())), pool)

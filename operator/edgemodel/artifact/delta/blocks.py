@@ -37,7 +37,7 @@ ROW = 32
 had, the weights of a frozen head. Part of the format."""
 MOST_CLASSES = 16
 FEWEST = 256
-"""A plane is not parted for fewer numbers. Part of the format."""
+"""A plane is not parted for fewer numbers, or for less than an eighth of them. Part of the format."""
 Flags = NDArray[np.bool_]
 
 
@@ -249,7 +249,7 @@ def _parts(above: Flags | None) -> list[NDArray[np.intp] | None]:
     """
     if above is None:
         return [None]
-    filled = np.flatnonzero(above)
-    if min(len(filled), len(above) - len(filled)) < FEWEST:
+    filled = int(np.count_nonzero(above))
+    if min(filled, len(above) - filled) < max(FEWEST, len(above) // 8):
         return [None]
-    return [np.flatnonzero(~above), filled]
+    return [(~above).nonzero()[0], above.nonzero()[0]]

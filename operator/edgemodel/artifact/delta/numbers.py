@@ -140,9 +140,9 @@ def classes(key: Octets, edges: list[int], scratch: Scratch) -> list[NDArray[np.
     for edge in edges:
         np.greater_equal(key, edge, out=high)
         np.not_equal(low, high, out=mask)
-        found.append(np.flatnonzero(mask))
+        found.append(mask.nonzero()[0])
         low, high = high, low
-    found.append(np.flatnonzero(low))
+    found.append(low.nonzero()[0])
     return found
 
 
