@@ -48,8 +48,8 @@ def restore(old: bytes | memoryview, steps: Steps, moves: Moves, dtype: Dtype) -
     """Return old + step · move for each weight; ``steps`` has one for each whole or begun ``GROUP``."""
     kind = FLOATS[dtype.name]
     was = np.frombuffer(old, kind).astype(np.float32)
-    product = np.multiply(np.repeat(steps, GROUP)[: len(was)], moves.astype(np.float32), dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
+        product = np.multiply(np.repeat(steps, GROUP)[: len(was)], moves.astype(np.float32), dtype=np.float32)
         return np.add(was, product, dtype=np.float32).astype(kind).tobytes()
 
 
