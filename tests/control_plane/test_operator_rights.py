@@ -76,14 +76,14 @@ def audited(kubeconfig: Path, account: str) -> tuple[int, set[str]]:
     asked, refused = 0, set()
     with (kubeconfig.parent / "logs" / "audit.log").open() as lines:
         for line in lines:
-            if account in line:
-                event = json.loads(line)
-                if (
-                    event.get("responseStatus", {}).get("code") == 403
-                    and event["user"]["username"] == account
-                ):
-                    found.add(f"{event['verb']} {event['requestURI']}")
-    return found
+            if account not in line:
+                continue
+            event = json.loads(line)
+            if event["user"]["username"] == account:
+                asked += 1
+                if event.get("responseStatus", {}).get("code") == 403:
+                    refused.add(f"{event['verb']} {event['requestURI']}")
+    return asked, refused
 
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["all namespaces", "one namespace"])
