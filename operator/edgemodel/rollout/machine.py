@@ -161,7 +161,10 @@ def step(
             last_good=slots.last_good,
         )
         slots = _delivered(wanted, slots, seen, now)
-    waiting = _waiting(wanted, slots, seen)
+    # A Deployment of it that a pass left which was cut off is no start either: paused, nothing is started.
+    waiting = _waiting(wanted, slots, seen) or (
+        startable is not None and wanted.paused and slots.candidate is not None
+    )
     run = _run(wanted, slots, seen, waiting=waiting)
     serve = _serve(wanted, slots, seen)
     going = {key for key, version in seen.items() if version.deployed} - {slot.digest for slot, _ in run}
