@@ -3,7 +3,8 @@
 Twenty agents with a store each, one registry behind a link of 100 Mbit/s that they share. All hold the old version; then
 all EdgeNodes name the new one within a few milliseconds, which is worse than the operator does. Counted: requests (the
 registry's own log), bytes and connections (the link), when each agent began and when it was Ready. For the window, the
-version is a candidate whose download window opens at the next full minute: agents begin spread over a minute.
+version is a candidate whose download window opens at the next full minute: agents begin spread over a minute. All agents
+share this machine's cores, so "all ready" by delta is mostly twenty children that apply in turn: real nodes do not.
 """
 
 import asyncio
