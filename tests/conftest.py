@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+_OWN_CLUSTER = ("test_cluster.py", "test_cluster_nodes.py", "test_edge_nodes.py", "test_interop.py")
 UNIT_SECONDS = 10 if "PYTEST_XDIST_WORKER" in os.environ else 2
 
 
 def tier(path: str) -> str:
-    """Return the tier of a test file, ``tests/<tier>/…``; what needs no testbed goes with the shorter of the two."""
+    """Return the tier of a test file, ``tests/<tier>/…``; what has clusters of its own goes with the shorter of the two."""
     name = Path(path)
-    return "control_plane" if name.name in ("test_cluster.py", "test_interop.py") else name.parts[1]
+    return "control_plane" if name.name in _OWN_CLUSTER else name.parts[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
