@@ -25,13 +25,20 @@ def main(base: str, patch: str, size: str, memory: str, seconds: str) -> int:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     from edgemodel.artifact.delta import codec
 
-    # One buffer for all: the parent is woken once a MiB, not once a block.
+    def send(view: memoryview) -> None:
+        while view:
+            view = view[os.write(1, view) :]
+
+    # One buffer for all that is small: the parent is woken once a MiB, not once a tensor.
     buffer = bytearray(PIECE)
     held = 0
 
     def gather(piece: bytes | memoryview) -> None:
         nonlocal held
         view = memoryview(piece)
+        if not held and len(view) >= PIECE:
+            send(view)
+            return
         while view:
             taken = min(len(view), PIECE - held)
             buffer[held : held + taken] = view[:taken]
@@ -42,9 +49,7 @@ def main(base: str, patch: str, size: str, memory: str, seconds: str) -> int:
 
     def flush() -> None:
         nonlocal held
-        view = memoryview(buffer)[:held]
-        while view:
-            view = view[os.write(1, view) :]
+        send(memoryview(buffer)[:held])
         held = 0
 
     try:

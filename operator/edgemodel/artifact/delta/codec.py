@@ -23,10 +23,10 @@ from edgemodel.artifact.delta.layout import (
     write_header,
 )
 from edgemodel.artifact.delta.refusal import refuse
-from edgemodel.artifact.delta.tensors import TensorSpan
 
 if TYPE_CHECKING:
     from edgemodel.artifact.delta.quant import TensorSteps
+    from edgemodel.artifact.delta.tensors import TensorSpan
 
 NAMES = ("ulp", "patch-from", "hdiff", "planes")
 """Every codec, the usually best one first. Never shortened: what was released is read for ever."""
@@ -42,8 +42,8 @@ def encode(
     new: Path,
     out: Path,
     *,
-    old_tensors: Sequence[TensorSpan] | None = None,
-    new_tensors: Sequence[TensorSpan] | None = None,
+    old_tensors: "Sequence[TensorSpan] | None" = None,
+    new_tensors: "Sequence[TensorSpan] | None" = None,
     level: int | None = None,
     steps: "Sequence[TensorSteps]" = (),
 ) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import hdiffpatch
-
 from edgemodel.artifact.delta import compression
 from edgemodel.artifact.delta.layout import Bytes, PatchReader
 from edgemodel.artifact.delta.refusal import refuse
@@ -88,6 +86,8 @@ def encode_window(
 
 def _hdiff(stretch: bytes, data: bytes) -> bytes:
     """Return an uncompressed hdiff patch, empty when it is too long for a decoder to hold."""
+    import hdiffpatch
+
     diff: bytes = hdiffpatch.diff(stretch, data, None, validate=False)
     return diff if len(diff) <= len(data) // 2 + SLACK else b""
 
@@ -154,6 +154,8 @@ def decode(old: Bytes | None, patch: PatchReader, size: int) -> Iterator[bytes |
 def _decode_hdiff(stretch: bytes, payload: Iterator[bytes], count: int, at: int) -> Iterator[memoryview]:
     diff = b"".join(compression.stream(payload, count // 2 + SLACK, at, None, exactly=False))
     _check_hdiff(diff, len(stretch), count, at)
+    import hdiffpatch  # here, as it takes 40 ms to load, and other codecs do without
+
     try:
         data = hdiffpatch.apply(stretch, diff)
     except (hdiffpatch.HDiffPatchError, MemoryError, ValueError) as error:
