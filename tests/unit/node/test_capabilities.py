@@ -7,7 +7,7 @@ import pytest
 from edgemodel.node.capabilities import read_capabilities
 
 X86 = (
-    "processor\t: 0\nflags\t\t: fpu vme sse4_2 fma f16c avx avx2 avx512f avx512_vnni amx_int8 avx_vnni rdrand\n"
+    "processor\t: 0\nflags\t\t: fpu vme sse4_2 fma f16c avx avx2 avx512f avx512_vnni amx_int8 avx_vnni rdrand smep\n"
     * 2
 )
 ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes asimdhp asimddp i8mm bf16\n"
