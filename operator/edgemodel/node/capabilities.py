@@ -14,7 +14,8 @@ from edgemodel.api.edge_node import Capabilities
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _FEATURES = re.compile(
     r"(avx|avx2|avx512\w+|avx_vnni\w*|avx_ifma|avx10\w*|amx_\w+|f16c|fma|sse4_2"  # x86
-    r"|asimd|asimddp|asimdhp|asimdfhm|fphp|neon|bf16|i8mm|sve|sve2|sve\w*(bf16|i8mm)|sme(?!p\b)\w*)"  # ARM; smep is x86 and another thing
+    r"|asimd|asimddp|asimdhp|asimdfhm|fphp|neon|bf16|i8mm|sve|sve2|sve\w*(bf16|i8mm)"  # ARM
+    r"|sme(?!p\b)\w*)"  # ARM; x86's smep is another thing
 )
 _DISPLAY, _3D, _PROCESSING = "0x0300", "0x0302", "0x1200"
 _KINDS = {_DISPLAY: "gpu", _3D: "gpu", _PROCESSING: "npu"}
