@@ -4,7 +4,8 @@ Real fine-tunes of MiniLM-L6 (``delta_models``), a retrained model and a synthet
 of ours that suits it, beside ``zstd --patch-from``, xdelta3, bsdiff4 and hdiffpatch on the same files. Every patch is
 applied and what comes out is compared by SHA-256. Each run is a process on one core; speeds count its processor seconds,
 interpreter start included, so that other work on the machine is not in them. bsdiff4 and hdiffpatch take minutes for
-90 MB of floats and are given the middle 4 MiB of such pairs; only ``zstd -3`` is given all 512 MB.
+90 MB of floats and are given 4 MiB of such pairs, with ours on the same 4 MiB beside them; only ``zstd -3`` is given all
+512 MB.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.delta_models import PAIRS, Pair
-from benchmarks.delta_rivals import OURS
+from benchmarks.delta_rivals import OURS, start
 from benchmarks.figures import Report
 
 SLICE = 4 << 20
@@ -25,6 +26,7 @@ CORE = "1" if (os.cpu_count() or 1) > 1 else "0"
 MILLION = 1e6
 ZSTD = {"zstd-patch-from-3": "-3", "zstd-patch-from-19": "-19"}
 SLOW = ("bsdiff4", "hdiffpatch")
+SLICED = "ulp-slice"
 TIMED = ("strong_fp32", "synthetic_512mb_fp32")
 """Pairs whose speeds have goals: everything in them changed."""
 
@@ -62,7 +64,7 @@ def run() -> bool:
                 "apply_MB_s": round(outcome.apply_speed, 1),
                 "make_peak_MB": round(outcome.make_peak, 1),
                 "apply_peak_MB": round(outcome.apply_peak, 1),
-                "of": "whole" if outcome.of == pair.new.stat().st_size else f"middle {SLICE >> 20} MiB",
+                "of": "whole" if outcome.of == pair.new.stat().st_size else f"{SLICE >> 20} MiB of it",
             }
             for method, outcome in found.items()
         }
@@ -70,7 +72,12 @@ def run() -> bool:
             print(f"bench: delta {pair.name} {method}: {row}", flush=True)
         peaks += [outcome.apply_peak for method, outcome in found.items() if method in OURS]
         best = min((m for m in found if m in OURS), key=lambda m: found[m].patch)
-        rival = min((m for m in found if m not in OURS), key=lambda m: found[m].percent)
+        whole = [m for m in found if m not in OURS and found[m].of == pair.new.stat().st_size]
+        rival = min(whole, key=lambda m: found[m].patch)
+        if SLICED in found:
+            report.add(f"{pair.name}_slice_size", found[SLICED].percent, "% of 4 MiB")
+            for name in SLOW:
+                report.add(f"{pair.name}_slice_{name}_size", found[name].percent, "% of 4 MiB")
         report.add(
             f"{pair.name}_size", found[best].percent, "% of the file", "<=" if pair.goal else "", pair.goal
         )
@@ -95,12 +102,13 @@ def _methods(pair: Pair) -> list[str]:
     ours = ["ulp", "patch-from", "planes"] if pair.large else list(OURS)
     if pair.new.stat().st_size > 200 * MILLION:
         return [*ours, "zstd-patch-from-3"]
+    sliced = [SLICED] if pair.large else []
     xdelta3 = ["xdelta3"] if shutil.which("xdelta3") else []
-    return [*ours, *(ZSTD if not pair.large else ["zstd-patch-from-3"]), *xdelta3, *SLOW]
+    return [*ours, *(ZSTD if not pair.large else ["zstd-patch-from-3"]), *xdelta3, *sliced, *SLOW]
 
 
 def _measure(pair: Pair, method: str) -> Outcome:
-    length = SLICE if pair.large and method in SLOW else 0
+    length = SLICE if method == SLICED or (pair.large and method in SLOW) else 0
     with tempfile.TemporaryDirectory(prefix="edgemodel-bench-") as name:
         patch, wanted = Path(name) / "patch", Path(name) / "wanted"
         make = _command(pair, method, "make", patch, length)
@@ -164,8 +172,7 @@ def _measured(words: list[str], out: Path | None) -> tuple[tuple[float, float], 
 def _digest(path: Path, length: int) -> str:
     found = hashlib.sha256()
     with path.open("rb") as file:
-        if length:
-            file.seek(max(0, (path.stat().st_size - length) // 2) // 4096 * 4096)
+        file.seek(start(path, length))
         left = length or path.stat().st_size
         while left and (piece := file.read(min(1 << 20, left))):
             found.update(piece)

@@ -2,7 +2,7 @@
 
 Usage: ``python -m benchmarks.delta_rivals METHOD make|apply OLD NEW PATCH SLICE``.
 
-``SLICE`` is how many bytes from the middle of both files count, 0 for all. Ours run as the project runs them; bsdiff4 and
+``SLICE`` is how many bytes of both files count, 0 for all. Ours run as the project runs them; bsdiff4 and
 hdiffpatch through their Python packages. Prints its processor seconds and its peak memory (of its own address space: what
 ``wait4`` says counts from what its parent had). ``apply`` writes what it rebuilt to standard output.
 """
@@ -49,16 +49,49 @@ def theirs(method: str, action: str, old: bytes, new: bytes, patch: Path) -> Non
         sys.stdout.buffer.write(apply(old, patch.read_bytes()))
 
 
+def start(path: Path, length: int) -> int:
+    """Where a slice begins: at three quarters, in the layers, as half a small transformer is its embeddings."""
+    return path.stat().st_size * 3 // 4 // 4096 * 4096 if length else 0
+
+
 def part(path: Path, length: int) -> bytes:
-    """The middle of a file, or all of it."""
+    """A slice of a file, or all of it."""
     with path.open("rb") as file:
-        if length:
-            file.seek(max(0, (path.stat().st_size - length) // 2) // 4096 * 4096)
+        file.seek(start(path, length))
         return file.read(length or -1)
 
 
+def ours_sliced(action: str, old: Path, new: Path, patch: Path, length: int) -> None:
+    """``ulp`` on the same slice that slow rivals get."""
+    from edgemodel.artifact.delta import codec
+    from edgemodel.artifact.delta.numbers import NUMBER_OF, WIDTHS
+    from edgemodel.artifact.delta.tensors import TensorSpan, tensors_of
+
+    before, after = patch.with_suffix(".old"), patch.with_suffix(".new")
+    before.write_bytes(part(old, length))
+    if action == "apply":
+        codec.apply(before, patch, sys.stdout.buffer.write, size=length)
+        return
+    after.write_bytes(part(new, length))
+
+    def clipped(path: Path) -> list[TensorSpan]:
+        spans, low = [], start(path, length)
+        for span in tensors_of(path, beside={}):
+            width = WIDTHS[NUMBER_OF[span.dtype]]
+            first = max(span.offset, low + (span.offset - low) % width)
+            last = min(span.offset + span.size, low + length)
+            last -= (last - first) % width
+            if last > first:
+                spans.append(TensorSpan(span.name, span.dtype, first - low, last - first))
+        return spans
+
+    codec.encode("ulp", before, after, patch, old_tensors=clipped(old), new_tensors=clipped(new))
+
+
 def main(method: str, action: str, old: str, new: str, patch: str, length: str) -> None:
-    if method in OURS:
+    if method == "ulp-slice":
+        ours_sliced(action, Path(old), Path(new), Path(patch), int(length))
+    elif method in OURS:
         ours(method, action, Path(old), Path(new), Path(patch))
     else:
         after = part(Path(new), int(length)) if action == "make" else b""
