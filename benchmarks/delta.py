@@ -102,8 +102,10 @@ def _methods(pair: Pair) -> list[str]:
     ours = ["ulp", "patch-from", "planes"] if pair.large else list(OURS)
     if pair.new.stat().st_size > 200 * MILLION:
         return [*ours, "zstd-patch-from-3"]
-    sliced = [SLICED] if pair.large else []
     xdelta3 = ["xdelta3"] if shutil.which("xdelta3") else []
+    if pair.name.startswith(("last_layer", "metadata_only")):
+        return [*ours, "zstd-patch-from-3", *xdelta3]  # a slice of these says nothing
+    sliced = [SLICED] if pair.large else []
     return [*ours, *(ZSTD if not pair.large else ["zstd-patch-from-3"]), *xdelta3, *sliced, *SLOW]
 
 
