@@ -35,6 +35,8 @@ SAME, MOVED, FRESH, STEPPED, PARTLY = 0, 1, 2, 3, 4
 ROW = 32
 """Numbers that are the same or not together, in a block that moved partly: the embeddings of words that no example
 had, the weights of a frozen head. Part of the format."""
+FEW_ROWS_LEVEL = 9
+"""Integers of few rows have repeats, and being few leave time to search for them."""
 MOST_CLASSES = 16
 FEWEST = 256
 """A plane is not parted for fewer numbers, or for less than an eighth of them. Part of the format."""
@@ -85,6 +87,8 @@ class Blocks:
         mask = planes.encode(np.packbits(moved, bitorder="little"), level)
         if not inner[0]:
             return bytes([PARTLY]) + mask
+        if dtype.exponent is None and len(inner[0]) * 2 < len(new):
+            level = max(level, FEW_ROWS_LEVEL)
         return bytes([PARTLY]) + mask + self._encode_moved(*inner, dtype, level)[1:]
 
     def _encode_moved(self, old: bytes, new: bytes, dtype: Dtype, level: int) -> bytes:

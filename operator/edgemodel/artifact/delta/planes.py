@@ -30,21 +30,18 @@ _TABLES = {
 def encode(plane: Octets, level: int) -> bytes:
     """Return ``plane`` in its smallest form."""
     count = len(plane)
-    top = int(plane.max(initial=0))
-    if not top:
+    if not plane.any():
         return bytes([ZERO])
-    best = _plain(plane, level)
-    if top == 0 or len(best) * 2 > count:
-        return best
-    for method, (_, bits) in _SHARES.items():
-        limit = (1 << bits) - 1
-        above = np.flatnonzero(plane >= limit)
-        if len(above) * 8 > count:
-            continue
-        packed = _packed(plane, method, above, level)
-        if len(packed) < len(best):
-            best = packed
-    return best
+    best = _plain(plane, compression.ENTROPY_ONLY)
+    quick = len(best)
+    if quick * 2 <= count:
+        for method, (_, bits) in _SHARES.items():
+            above = (plane >= (1 << bits) - 1).nonzero()[0]
+            if len(above) * 8 <= count:
+                best = min(best, _packed(plane, method, above, level), key=len)
+    if len(best) * 4 <= quick * 3:
+        return best  # what packing gains, a search for repeats in the plane itself does not
+    return min(best, _plain(plane, level), key=len)
 
 
 def _plain(plane: Octets, level: int) -> bytes:
