@@ -60,7 +60,7 @@ async def apply_in_child(
         sys.executable, "-s", "-P", "-m", "edgemodel.artifact.delta",
         "" if base is None else str(base), str(patch), str(size), str(memory_bytes), str(max(1, round(limit))),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env=_environment(), limit=2 * PIECE,
+        env=environment(), limit=2 * PIECE,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
@@ -113,8 +113,12 @@ async def _tail(stream: asyncio.StreamReader) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in lines[-1][:500]) if lines else ""
 
 
-def _environment() -> dict[str, str]:
-    """Nothing of ours: no proxy, no token, no configuration. One thread: arrays here are too small for more."""
+def environment() -> dict[str, str]:
+    """Return the child's environment: nothing of ours, no proxy, no token, no configuration.
+
+    One thread, as arrays here are too small for more; and buffers of a few MiB stay with the allocator, which else gives
+    them back to the kernel after each block and has them zeroed for the next.
+    """
     return {
         "PATH": os.defpath,
         # Where this package lies need not be where the interpreter looks by itself; nothing else is looked up there.
@@ -124,4 +128,6 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
     }
