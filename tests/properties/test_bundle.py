@@ -54,7 +54,7 @@ def read(content: bytes) -> object:
         path.write_bytes(content)
         try:
             layout = ImageLayout.open(path)
-            return layout.models, [layout.hash(digest) for digest in layout.digests()]
+            return layout.models, layout.digests(), layout.damaged()
         except EdgeModelError as refusal:
             return refusal
 
@@ -80,4 +80,4 @@ def test_archives_of_anything_are_refused_or_read(entries):
 
 
 def test_a_good_one_is_read():
-    assert read(GOOD) == ({}, [MANIFEST.digest])
+    assert read(GOOD) == ({}, [MANIFEST.digest], [])

@@ -10,7 +10,7 @@ bundle makes nothing trusted. Leaves to others: judging.
 import asyncio
 import io
 import tarfile
-from collections.abc import AsyncIterable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +42,20 @@ class _Contents:
     entries: dict[Digest, Descriptor] = field(default_factory=dict)
     """Of the index."""
     blobs: dict[Digest, tuple[Reference, Descriptor]] = field(default_factory=dict)
+
+    def take(
+        self,
+        at: Reference,
+        manifest: Manifest,
+        blobs: Iterable[Descriptor],
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take a manifest along with some of its blobs, and list it."""
+        self.texts[manifest.digest] = manifest.raw
+        self.entries[manifest.digest] = replace(
+            manifest.descriptor, artifact_type=manifest.artifact_type, annotations=annotations or {}
+        )
+        self.blobs |= {blob.digest: (at, blob) for blob in blobs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,9 @@ async def create(
     """
     there = {layer.digest for reference in present for layer in (await _manifest(source, reference)).layers}
     contents = _Contents()
-    models, left_out, signatures, patches = [], set(), 0, 0
+    models: list[Reference] = []
+    left_out: set[Digest] = set()
+    signatures = patches = 0
     for reference in references:
         examined = await examine(source, reference)
         manifest = Manifest.parse(examined.manifest_bytes)
@@ -94,10 +110,6 @@ async def create(
         named = {REF_NAME: str(replace(reference, digest=None)) if reference.tag else str(pinned)}
         if hints:
             named[SIGNERS] = ",".join(hints)
-        contents.texts[manifest.digest] = manifest.raw
-        contents.entries[manifest.digest] = replace(
-            manifest.descriptor, artifact_type=manifest.artifact_type, annotations=named
-        )
         rebuilt: set[Digest] = set()
         for referrer in await _referrers(source, pinned, deltas=deltas):
             is_delta = referrer.artifact_type == media_types.DELTA_MANIFEST
@@ -110,25 +122,17 @@ async def create(
                 rebuilt |= {Digest(it.annotations[media_types.DELTA_TO]) for it in layers}
             patches += is_delta
             signatures += not is_delta
-            contents.texts[referrer.digest] = referrer.raw
-            contents.entries[referrer.digest] = replace(
-                referrer.descriptor, artifact_type=referrer.artifact_type
-            )
-            contents.blobs |= {it.digest: (pinned, it) for it in (referrer.config, *layers)}
+            contents.take(pinned, referrer, (referrer.config, *layers))
         legacy = await source.legacy_signatures(pinned, manifest.digest)
         if legacy is not None:
             tagged = Manifest.parse(legacy)
             signatures += 1
-            contents.texts[tagged.digest] = legacy
-            contents.entries[tagged.digest] = replace(
-                tagged.descriptor, annotations={REF_NAME: f"sha256-{manifest.digest.hex}.sig"}
-            )
-            contents.blobs |= {it.digest: (pinned, it) for it in (tagged.config, *tagged.layers)}
-        for layer in (manifest.config, *manifest.layers):
-            if layer.digest in there or layer.digest in rebuilt:
-                left_out.add(layer.digest)
-            else:
-                contents.blobs[layer.digest] = (pinned, layer)
+            signature_tag = {REF_NAME: f"sha256-{manifest.digest.hex}.sig"}
+            contents.take(pinned, tagged, (tagged.config, *tagged.layers), signature_tag)
+        parts = (manifest.config, *manifest.layers)
+        absent = {part.digest for part in parts} & (there | rebuilt)
+        left_out |= absent
+        contents.take(pinned, manifest, [part for part in parts if part.digest not in absent], named)
     store = Store(scratch, durable=False)
     for reference, descriptor in contents.blobs.values():
         if descriptor.digest not in contents.texts:
@@ -229,26 +233,6 @@ async def push(layout: ImageLayout, registry: Registry, target: Reference | None
             await registry.put_manifest(replace(at, digest=None), content, manifest.media_type)
         placed.append(replace(at, digest=entry.digest))
     return placed
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A blob of a bundle whose bytes are not what its name says."""
-
-    digest: Digest
-    found: Digest
-
-
-async def damaged(layout: ImageLayout) -> list[Damage]:
-    """Hash everything in a bundle and return what is wrong."""
-    return await asyncio.to_thread(lambda: [*_damaged(layout)])
-
-
-def _damaged(layout: ImageLayout) -> Iterator[Damage]:
-    for digest in layout.digests():
-        found = layout.hash(digest)
-        if found != digest:
-            yield Damage(digest, found)
 
 
 async def _put_blobs(

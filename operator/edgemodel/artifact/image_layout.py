@@ -100,14 +100,18 @@ class ImageLayout:
         except ValueError as error:
             raise malformed(f"{self.path.name}: {BLOBS}: {error}") from None
 
-    def hash(self, digest: Digest) -> Digest:
-        """Return the digest that a blob's bytes really have. Reads it whole: blocks."""
-        span, hasher, done = self._span(digest), Hasher(), 0
-        while done < span.size:
-            piece = self._read(span.offset + done, min(PIECE, span.size - done))
-            hasher.update(piece)
-            done += len(piece)
-        return hasher.digest()
+    def damaged(self) -> list[Digest]:
+        """Return the blobs whose bytes are not what their name says. Reads everything: blocks."""
+        return [digest for digest in self.digests() if self._hash(digest) != digest]
+
+    def check_whole(self) -> None:
+        """Refuse an archive that was damaged on the way. Reads everything: blocks.
+
+        Raises:
+            Refused: ``DigestMismatch``; names a blob.
+        """
+        if wrong := self.damaged():
+            raise Refused("DigestMismatch", f"{self.path}: blob {wrong[0]} is damaged; copy the bundle again")
 
     # -- source.Source ----------------------------------------------------------------------------------------------
 
@@ -182,6 +186,14 @@ class ImageLayout:
         return None
 
     # -- within -----------------------------------------------------------------------------------------------------
+
+    def _hash(self, digest: Digest) -> Digest:
+        span, hasher, done = self._span(digest), Hasher(), 0
+        while done < span.size:
+            piece = self._read(span.offset + done, min(PIECE, span.size - done))
+            hasher.update(piece)
+            done += len(piece)
+        return hasher.digest()
 
     def _span(self, digest: Digest) -> tar.Span:
         span = self._spans.get(BLOBS + digest.hex)

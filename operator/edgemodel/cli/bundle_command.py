@@ -174,7 +174,7 @@ def bring_in(arguments: argparse.Namespace) -> int:
         placed = imports.place(arguments.bundle, arguments.store)
         report: dict[str, object] = {"store": str(arguments.store), "bundle": str(placed)}
     else:
-        _check_whole(layout)
+        layout.check_whole()
         target = Reference.parse(arguments.to) if arguments.to else None
         if target is not None and (len(models) > 1 or target.digest is not None):
             raise Stalled(
@@ -197,14 +197,14 @@ def bring_in(arguments: argparse.Namespace) -> int:
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Run ``bundle inspect``."""
-    from edgemodel.artifact.bundle import SIGNERS, damaged
+    from edgemodel.artifact.bundle import SIGNERS
     from edgemodel.artifact.image_layout import ImageLayout
     from edgemodel.artifact.manifest import Manifest
 
     layout = ImageLayout.open(arguments.bundle)
 
     async def work() -> "tuple[list[dict[str, object]], list[str]]":
-        wrong = [str(damage.digest) for damage in await damaged(layout)]
+        wrong = [str(digest) for digest in layout.damaged()]
         verdicts = {} if wrong else await _judged(layout, arguments)
         rows = []
         for reference, entry in layout.models.items():
@@ -257,17 +257,6 @@ async def _judged(layout: "ImageLayout", arguments: argparse.Namespace) -> "dict
         )
         for reference in layout.models
     }
-
-
-def _check_whole(layout: "ImageLayout") -> None:
-    from edgemodel.artifact.bundle import damaged
-    from edgemodel.errors import Refused
-
-    wrong = asyncio.run(damaged(layout))
-    if wrong:
-        raise Refused(
-            "DigestMismatch", f"{layout.path}: blob {wrong[0].digest} is damaged; copy the bundle again"
-        )
 
 
 def _shown(value: object) -> object:

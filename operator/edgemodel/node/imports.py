@@ -27,13 +27,7 @@ def place(bundle: Path, store: Path) -> Path:
         Refused: ``MalformedArtifact``, ``DigestMismatch``: it is no bundle, or damaged; nothing is left behind.
         Transient: ``DiskFull``, ``NotFound``, ``TransferFailed``.
     """
-    layout = ImageLayout.open(bundle)
-    for digest in layout.digests():
-        found = layout.hash(digest)
-        if found != digest:
-            raise Refused(
-                "DigestMismatch", f"{bundle}: blob {digest} has the content of {found}: it is damaged"
-            )
+    ImageLayout.open(bundle).check_whole()
     folder = store / FOLDER
     with disk_errors(store, bundle.stat().st_size):
         folder.mkdir(parents=True, exist_ok=True)
