@@ -102,11 +102,15 @@ class Reason(StrEnum):
     NONE = "None"
 
 
+Statement = tuple[str, ConditionStatus, Reason, str]
+"""What a condition says, before it is held against what it said: type, status, reason, message."""
+
+
 def merge(
     old: Iterable[Condition],
-    new: Iterable[tuple[ConditionType, ConditionStatus, Reason, str]],
+    new: Iterable[Statement],
     *,
-    generation: int,
+    generation: int | None,
     now: datetime,
 ) -> tuple[Condition, ...]:
     """Return the full list of conditions, in the order of ``new``.
@@ -114,7 +118,7 @@ def merge(
     Args:
         old: the conditions that status holds now.
         new: type, status, reason and message, one per type; a type that is not named is dropped.
-        generation: ``metadata.generation`` that was acted on.
+        generation: ``metadata.generation`` that was acted on; None when it is not known.
         now: becomes ``lastTransitionTime`` of each condition whose status differs from its old one.
     """
     before = {condition.type: condition for condition in old}

@@ -5,8 +5,7 @@ Changes no EdgeModel: those are judged in their own passes, by the same reading 
 
 from datetime import datetime
 
-from edgemodel.api.conditions import Reason
-from edgemodel.api.meta import Condition
+from edgemodel.api.conditions import Reason, Statement, merge
 from edgemodel.api.v1alpha1 import ModelTrustPolicyStatus
 from edgemodel.artifact.reference import Reference
 from edgemodel.cluster.apply import apply_policy_status
@@ -60,21 +59,11 @@ def policy_status(read: ReadPolicy, models: int, now: datetime) -> ModelTrustPol
         if usable
         else f"{read.problem}. Nothing it governs is let in until then."
     )
-    before = {condition.type: condition for condition in read.resource.status.conditions}.get("Valid")
-    status = "True" if usable else "False"
-    since = before.last_transition_time if before is not None and before.status == status else now
     generation = read.resource.metadata.generation
-    return ModelTrustPolicyStatus(
-        observed_generation=generation,
-        models=models,
-        conditions=[
-            Condition(
-                type="Valid",
-                status="True" if usable else "False",
-                observed_generation=generation,
-                last_transition_time=since,
-                reason=str(Reason.VERIFIED if usable else Reason.INVALID_SPEC),
-                message=message,
-            )
-        ],
+    valid: Statement = (
+        ("Valid", "True", Reason.VERIFIED, message)
+        if usable
+        else ("Valid", "False", Reason.INVALID_SPEC, message)
     )
+    conditions = merge(read.resource.status.conditions, [valid], generation=generation, now=now)
+    return ModelTrustPolicyStatus(observed_generation=generation, models=models, conditions=list(conditions))

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgemodel import __version__
-from edgemodel.api.conditions import Reason
+from edgemodel.api.conditions import Reason, Statement, merge
 from edgemodel.api.edge_node import Capabilities, EdgeNodeStatus, StoreUsage, models_ready, store_summary
 from edgemodel.api.meta import Condition
 from edgemodel.artifact.registry_connections import Connections
@@ -289,30 +289,14 @@ class Agent:
 
     def _judge_itself(self, full: str) -> list[Condition]:
         """Return the node's conditions; times move with status alone."""
-        before = {condition.type: condition for condition in self._conditions}
-
-        def condition(kind: str, holds: bool, reason: Reason, message: str) -> Condition:
-            status, old = ("True" if holds else "False"), before.get(kind)
-            return Condition(
-                type=kind,
-                status="True" if holds else "False",
-                observed_generation=self._generation or None,
-                last_transition_time=(
-                    old.last_transition_time if old is not None and old.status == status else self._api.now()
-                ),
-                reason=reason.value,
-                message=message[:1024],
-            )
-
-        return [
-            condition("Ready", True, Reason.SERVING, "models are delivered and mounted here"),
-            condition(
-                "DiskPressure",
-                bool(full),
-                Reason.DISK_FULL if full else Reason.NONE,
-                full or "models fit into the store",
-            ),
-        ]
+        pressure: Statement = (
+            ("DiskPressure", "True", Reason.DISK_FULL, full[:1024])
+            if full
+            else ("DiskPressure", "False", Reason.NONE, "models fit into the store")
+        )
+        ready: Statement = ("Ready", "True", Reason.SERVING, "models are delivered and mounted here")
+        generation, now = self._generation or None, self._api.now()
+        return list(merge(self._conditions, [ready, pressure], generation=generation, now=now))
 
     # -- what is kept -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ Progressing=False/BlockedByFailedLoad; trouble in reaching a registry makes Arti
 nothing else.
 """
 
-from edgemodel.api.conditions import ConditionType, Reason
+from edgemodel.api.conditions import ConditionType, Reason, Statement
 from edgemodel.api.meta import ConditionStatus
 from edgemodel.reconcile.arrival import NAMED, arrival, brought, offline_told
 from edgemodel.reconcile.nodes import altered
@@ -24,8 +24,6 @@ from edgemodel.reconcile.pods import (
 from edgemodel.reconcile.service import url
 from edgemodel.reconcile.view import Told, VersionView, View, capital, named, reason_of, sentence
 from edgemodel.rollout.machine import SURGE_NEEDS_ROOM
-
-Statement = tuple[ConditionType, ConditionStatus, Reason, str]
 
 _RETRY = "To try it again change the spec or set the annotation edgemodel.io/retry to a new value."
 
