@@ -1,10 +1,8 @@
 """A pass for one EdgeNode writes its spec and its owner once, and makes, steals or empties none."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kubernetes.aio.client.configuration import Configuration
 
 from edgemodel.cluster.client import ApiServer, Conflict
 from edgemodel.cluster.fleet import Fleet
@@ -50,12 +48,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with (
-        ApiServerSimulator().running() as server,
-        ApiServer(Configuration(host=server.url)) as api,
-    ):
-        yield Bench(server, api)
+async def bench(served: tuple[ApiServerSimulator, ApiServer]) -> Bench:
+    return Bench(*served)
 
 
 async def test_the_spec_and_the_owner_are_written_once(bench: Bench) -> None:

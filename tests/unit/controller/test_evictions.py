@@ -1,9 +1,6 @@
 """Pods on altered files go: as a budget allows, for a minute; then in any case."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-from kubernetes.aio.client.configuration import Configuration
 
 from edgemodel.cluster.client import ApiServer
 from edgemodel.controller.evictions import AGAIN, PATIENCE, Evicted, Evictions
@@ -37,12 +34,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with (
-        ApiServerSimulator().running() as server,
-        ApiServer(Configuration(host=server.url)) as api,
-    ):
-        yield Bench(server, api)
+async def bench(served: tuple[ApiServerSimulator, ApiServer]) -> Bench:
+    return Bench(*served)
 
 
 async def test_a_pod_is_evicted_and_it_is_told(bench: Bench) -> None:

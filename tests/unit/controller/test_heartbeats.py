@@ -1,10 +1,8 @@
 """A node that falls silent, or speaks again, has models looked at once; peace costs one list a round and no pass."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from kubernetes.aio.client.configuration import Configuration
 
 from edgemodel.cluster.client import ApiServer
 from edgemodel.cluster.fleet import Fleet
@@ -72,12 +70,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with (
-        ApiServerSimulator().running() as server,
-        ApiServer(Configuration(host=server.url)) as api,
-    ):
-        yield Bench(server, api)
+async def bench(served: tuple[ApiServerSimulator, ApiServer]) -> Bench:
+    return Bench(*served)
 
 
 async def test_the_first_round_takes_note_and_no_more(bench: Bench) -> None:
