@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,6 @@ class Testbed:
         system_namespace: where the operator is.
         audit_log: the API server's audit log, if it was asked for.
         api_proxy: URL of a ``kubectl proxy``, where this machine has no route to the cluster's Services.
-        stores: by node, the folder on this machine that its agent keeps models in.
     """
 
     __test__ = False  # not a test class, whatever its name begins with
@@ -83,7 +82,6 @@ class Testbed:
     system_namespace: str = SYSTEM_NAMESPACE
     audit_log: Path | None = None
     api_proxy: str | None = None
-    stores: dict[str, Path] = field(default_factory=dict)
 
     def service_url(self, name: str, namespace: str) -> str:
         """Return a base URL of a Service that this machine reaches: directly, or through the API server's proxy."""
@@ -121,18 +119,6 @@ class Testbed:
             for pod in self.agent_pods()
         )
 
-    def kill_agents(self) -> None:
-        """Kill the node agents as a power cut would; the kubelet starts them again."""
-        killed = processes_of(self.agent_pods(), b"node\0agent")
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-
-        def back() -> bool:
-            running = processes_of(self.agent_pods(), b"node\0agent")
-            return bool(running) and not set(running) & set(killed)
-
-        until(back, "the node agents to be back", timeout=90)
-
     @contextmanager
     def agents_stopped(self) -> Iterator[None]:
         """Hold the node agents still for a while, as if their nodes were busy with something else."""
@@ -157,13 +143,6 @@ class Testbed:
         address = self.registry.rpartition(":")[0]
         with slow_link(self.registry, rate=rate, listen=address, port=SLOW_PORT) as link:
             yield link
-
-    def node_store(self, node: str | None = None) -> Path:
-        """Return where a node's agent keeps models, as seen from this machine; the only node's without a name."""
-        if node is None:
-            (store,) = self.stores.values()
-            return store
-        return self.stores[node]
 
     def operator_log(self) -> str:
         """Return everything the operator has logged."""
@@ -308,8 +287,7 @@ def start(
         storage = Path(status["kubeconfig"]).parent / "registry"
         tools = RegistryTools(status["registry"], storage)
         audit_log = Path(status["auditLog"]) if status.get("auditLog") else None
-        stores = {name: Path(facts["store"]) for name, facts in status["nodeFacts"].items()}
-        yield Testbed(kube, status["registry"], tools, private, troubles, audit_log=audit_log, stores=stores)
+        yield Testbed(kube, status["registry"], tools, private, troubles, audit_log=audit_log)
 
 
 @contextmanager

@@ -153,6 +153,14 @@ class Site:
             raise AssertionError(f"{error}; {kind} is {seen}; status: {await self.status(name)}") from None
         return seen[2]
 
+    async def serve(self, version: str = "1.0.0", **spec: Any) -> str:
+        """Publish, allow and apply a version and wait until it serves; return its digest."""
+        digest = self.publish(version)
+        await self.policy()
+        await self.apply(**spec)
+        await self.serves(digest)
+        return digest
+
     async def serves(self, digest: str, name: str = "detector", seconds: float = 60) -> None:
         """Wait until a version is the active one, ready, and the only one."""
 

@@ -88,10 +88,7 @@ async def test_names_that_belong_to_somebody_else_are_left_alone(
 async def test_a_registry_in_trouble_changes_what_is_said_and_nothing_else(
     site: Site, running: OperatorProcess
 ) -> None:
-    first = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(first)
+    await site.serve()
     site.registry.fault("GET", "/v2/", times=None, status=503)
     site.registry.fault("HEAD", "/v2/", times=None, status=503)
     await site.becomes("ArtifactVerified", "Unknown", "RegistryUnreachable", seconds=40)
@@ -127,10 +124,7 @@ async def test_a_wrong_password_says_so_and_a_right_one_is_taken_up(
 async def test_a_version_that_cannot_be_loaded_is_reported_while_the_old_one_serves(
     site: Site, running: OperatorProcess, kubelet: FakeKubelet
 ) -> None:
-    first = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(first)
+    first = await site.serve()
     second = site.publish("2.0.0", signed=False)
     label = second.removeprefix("sha256:")[:16]
     kubelet.fates[site.namespace, label] = Failure("server", "UnsupportedOpset", "opset 99 is not known")

@@ -33,10 +33,7 @@ async def test_an_applied_model_becomes_ready(site: Site, running: OperatorProce
 async def test_a_tag_that_moves_replaces_the_version_and_removes_the_old_one(
     site: Site, running: OperatorProcess
 ) -> None:
-    first = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(first)
+    first = await site.serve()
     second = site.publish("2.0.0")
     await site.serves(second)
     service = await site.service()
@@ -56,10 +53,7 @@ async def test_a_tag_that_moves_replaces_the_version_and_removes_the_old_one(
 async def test_replicas_are_scaled_through_the_scale_subresource(
     site: Site, running: OperatorProcess
 ) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    await site.serve()
     await site.api.merge(
         EDGE_MODEL, site.namespace, "detector", {"spec": {"replicas": 3}}, subresource="scale"
     )
@@ -75,10 +69,7 @@ async def test_replicas_are_scaled_through_the_scale_subresource(
 
 
 async def test_a_suspended_model_is_left_alone_until_it_is_not(site: Site, running: OperatorProcess) -> None:
-    first = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(first)
+    await site.serve()
     await site.apply(suspend=True)
     await site.becomes("Ready", "True", "Suspended")
     (deployment,) = await site.deployments()
@@ -99,10 +90,7 @@ async def test_a_suspended_model_is_left_alone_until_it_is_not(site: Site, runni
 
 
 async def test_drift_of_a_child_is_repaired(site: Site, running: OperatorProcess) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    await site.serve()
     (deployment,) = await site.deployments()
     name = deployment["metadata"]["name"]
     container = deployment["spec"]["template"]["spec"]["containers"][0]
@@ -130,10 +118,7 @@ async def test_drift_of_a_child_is_repaired(site: Site, running: OperatorProcess
 
 
 async def test_a_deleted_child_is_made_again(site: Site, running: OperatorProcess) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply(replicas=2)
-    await site.serves(digest)
+    digest = await site.serve(replicas=2)
     for kind in (SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, DEPLOYMENT):
         (child,) = await site.children(kind)
         old = child["metadata"]["uid"]
@@ -150,10 +135,7 @@ async def test_a_deleted_child_is_made_again(site: Site, running: OperatorProces
 async def test_children_go_with_their_model_and_no_finalizer_holds_it(
     site: Site, running: OperatorProcess
 ) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    await site.serve()
     assert not (await site.model())["metadata"].get("finalizers")
     assert await running.metric("edgemodel_info", name="detector", namespace=site.namespace) == 1
     await site.delete()

@@ -106,10 +106,7 @@ async def becomes_active(agent: FakeAgent, digest: str) -> None:
 async def test_only_nodes_that_may_run_the_pods_are_told_and_a_deleted_model_goes_from_all(
     site: Site, at_work: OperatorProcess, fleet: tuple[FakeAgent, ...]
 ) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply(podTemplate={"nodeSelector": {"kubernetes.io/hostname": fleet[1].node}})
-    await site.serves(digest)
+    digest = await site.serve(podTemplate={"nodeSelector": {"kubernetes.io/hostname": fleet[1].node}})
     assert await fleet[0].wanted() == {}
     assert (await site.status())["nodes"]["total"] == 1
     await site.apply(suspend=True, podTemplate={"nodeSelector": {"kubernetes.io/hostname": fleet[1].node}})
@@ -180,10 +177,7 @@ async def test_pull_secrets_arrive_sealed_and_nowhere_else(
 async def test_entries_of_somebody_else_are_taken_out_of_an_edge_node(
     site: Site, at_work: OperatorProcess, fleet: tuple[FakeAgent, ...]
 ) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    digest = await site.serve()
     foreign = {
         "namespace": "kube-system",
         "name": "stowaway",

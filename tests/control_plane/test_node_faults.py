@@ -19,10 +19,7 @@ ALTERED = {"state": "Failed", "reason": "TamperDetected", "message": "model.onnx
 async def test_a_node_that_is_offline_holds_up_nobody_and_catches_up(
     site: Site, at_work: OperatorProcess, fleet: tuple[FakeAgent, ...]
 ) -> None:
-    first = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(first)
+    await site.serve()
     fleet[1].alive = False
     message = await site.becomes("Degraded", "True", "SomeNodesOffline", seconds=4 * SILENCE)
     assert fleet[1].node in message
@@ -47,10 +44,7 @@ async def test_a_node_that_is_offline_holds_up_nobody_and_catches_up(
 async def test_when_no_node_is_heard_of_status_says_as_of_when_and_serving_goes_on(
     site: Site, at_work: OperatorProcess, fleet: tuple[FakeAgent, ...]
 ) -> None:
-    first = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(first)
+    first = await site.serve()
     for agent in fleet:
         agent.alive = False
     message = await site.becomes("ArtifactDelivered", "Unknown", "NodesOffline", seconds=4 * SILENCE)
@@ -69,10 +63,7 @@ async def test_a_node_whose_clock_is_years_off_is_heard_of_all_the_same(
     site: Site, at_work: OperatorProcess, fleet: tuple[FakeAgent, ...]
 ) -> None:
     fleet[0].years_off, fleet[1].years_off = -30, 30
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    await site.serve()
     assert await at_work.metric("edgemodel_nodes", state="online") == 2
     fleet[1].alive = False
     await site.becomes("Degraded", "True", "SomeNodesOffline", seconds=4 * SILENCE)
@@ -81,10 +72,7 @@ async def test_a_node_whose_clock_is_years_off_is_heard_of_all_the_same(
 async def test_pods_that_read_altered_files_are_moved_and_serve_again_once_they_are_whole(
     site: Site, at_work: OperatorProcess, fleet: tuple[FakeAgent, ...]
 ) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    digest = await site.serve()
     (pod,) = await site.api.list(POD, site.namespace)
     (there,) = [agent for agent in fleet if agent.node == pod["spec"]["nodeName"]]
     there.fates["detector"] = ALTERED
@@ -106,10 +94,7 @@ async def test_pods_that_read_altered_files_are_moved_and_serve_again_once_they_
 async def test_a_node_that_goes_and_one_that_comes_are_noticed(
     site: Site, at_work: OperatorProcess, fleet: tuple[FakeAgent, ...]
 ) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    await site.serve()
     fleet[1].fates["detector"] = HELD_BACK
     patch = {"metadata": {"labels": {"site": "north"}}}
     await site.api.merge(NODE, None, fleet[0].node, patch)

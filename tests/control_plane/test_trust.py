@@ -21,10 +21,7 @@ async def test_without_a_policy_nothing_runs_and_a_policy_added_lets_it_in(
 async def test_an_unsigned_version_is_refused_while_the_old_one_serves_and_comes_in_once_signed(
     site: Site, running: OperatorProcess
 ) -> None:
-    first = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(first)
+    first = await site.serve()
     second = site.publish("2.0.0", signed=False)
     message = await site.becomes("ArtifactVerified", "False", "SignatureMissing")
     assert "serv" in message.lower()
@@ -58,10 +55,7 @@ async def test_an_older_sequence_than_ever_ran_is_refused(site: Site, running: O
 async def test_a_policy_that_changes_or_goes_counts_at_once_without_the_registry_and_stops_nothing(
     site: Site, running: OperatorProcess
 ) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply(pollInterval="0s")
-    await site.serves(digest)
+    await site.serve(pollInterval="0s")
     asked = len(site.registry.requests)
     await site.policy(key=PrivateKey.generate())
     await site.becomes("ArtifactVerified", "False", "KeyUnknown")
@@ -78,10 +72,7 @@ async def test_a_policy_that_changes_or_goes_counts_at_once_without_the_registry
 
 
 async def test_the_policies_the_pods_judge_by_are_todays(site: Site, running: OperatorProcess) -> None:
-    digest = site.publish("1.0.0")
-    await site.policy()
-    await site.apply()
-    await site.serves(digest)
+    await site.serve()
     other = PrivateKey.generate()
     await site.policy(
         authorities=[

@@ -102,6 +102,11 @@ class Site:
         status: dict[str, Any] = self.kube.get("edgemodel", name, self.namespace).get("status", {})
         return status
 
+    def pods(self) -> list[dict[str, Any]]:
+        """Pods of the site's models that are not going."""
+        found = self.kube.list("pods", self.namespace, "edgemodel.io/model")
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
     def active(self, name: str = "detector") -> str | None:
         """Digest that serves now."""
         slot = self.status(name).get("slots", {}).get("active")

@@ -1,7 +1,6 @@
 """What happens to nodes: one is cut off and misses a version, one loses its power, one loses its agent."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -14,11 +13,6 @@ from tests.e2e.conftest import Site
 @pytest.fixture(scope="module")
 def bed(agents_testbed: Testbed) -> Testbed:
     return agents_testbed
-
-
-def pods(site: Site) -> list[dict[str, Any]]:
-    found = site.kube.list("pods", site.namespace, "edgemodel.io/model")
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
 def node_with_the_operator(bed: Testbed) -> EdgeNode:
@@ -47,7 +41,7 @@ def test_a_rebooted_node_serves_what_it_holds_without_fetching_it_again(site: Si
     node = node_without_the_operator(site.bed)
     here = {"podTemplate": {"nodeSelector": {"kubernetes.io/hostname": node.name}}}
     digest = site.serve("v1", delivery="Node", **here)
-    (before,) = pods(site)
+    (before,) = site.pods()
     assert before["spec"]["nodeName"] == node.name
     assert answers(site, "v1")
     held, agent = files(node), node.agent_pid()
@@ -57,7 +51,7 @@ def test_a_rebooted_node_serves_what_it_holds_without_fetching_it_again(site: Si
     site.kube.until(lambda: node.agent_pid() != agent, "the agent to be back", timeout=90)
 
     def serves_again() -> bool:
-        (pod,) = pods(site)
+        (pod,) = site.pods()
         (status,) = pod["status"]["containerStatuses"]
         return status["ready"] and (
             pod["metadata"]["uid"] != before["metadata"]["uid"] or status["restartCount"]

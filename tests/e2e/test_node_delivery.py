@@ -8,27 +8,20 @@ from typing import Any
 import numpy as np
 
 from testbed import magika_model
+from testbed.edge_nodes import edge_nodes
 from testbed.installation import processes_of
 from tests.e2e.conftest import Site
 
 
 def held(site: Site, digest: str) -> dict[str, Any]:
     """Return what the node's agent says of a version; empty while it says nothing."""
-    for node in site.kube.list("edgenodes"):
-        for model in node.get("status", {}).get("models", []):
-            if (model["namespace"], model["digest"]) == (site.namespace, digest):
-                return dict(model)
-    return {}
+    (node,) = edge_nodes(site.bed)
+    return node.held(site.namespace, digest)
 
 
 def await_held(site: Site, digest: str, state: str = "Ready", timeout: float = 90) -> dict[str, Any]:
     site.kube.until(lambda: held(site, digest).get("state") == state, f"{digest} to be {state}", timeout)
     return held(site, digest)
-
-
-def pods(site: Site) -> list[dict[str, Any]]:
-    found = site.kube.list("pods", site.namespace, "edgemodel.io/model")
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
 def answers_like(site: Site, model: Path) -> None:
@@ -47,7 +40,7 @@ def test_a_pod_mounts_the_model_read_only_from_the_nodes_store(site: Site) -> No
     assert held(site, digest)["kind"] == "Full"
     answers_like(site, magika_model.release("v1"))
     shares = []
-    for pod in pods(site):
+    for pod in site.pods():
         assert "initContainers" not in pod["spec"]
         (process,) = processes_of([pod], b"inference_server")
         mounts = Path(f"/proc/{process}/mounts").read_text()
@@ -67,7 +60,7 @@ def test_two_replicas_share_the_pages_of_the_weights(site: Site) -> None:
     site.serve("v1", delivery="Node", replicas=2)
     site.kube.until(lambda: site.status().get("readyReplicas") == 2, "two ready pods")
     answers_like(site, magika_model.release("v1"))
-    for pod in pods(site):
+    for pod in site.pods():
         (process,) = processes_of([pod], b"inference_server")
         smaps = Path(f"/proc/{process}/smaps").read_text()
         mapping = smaps.split("/models/model.onnx_data", 1)[1]
@@ -101,7 +94,7 @@ def test_an_update_comes_as_a_delta_and_answers_like_the_full_model(site: Site, 
 
 def test_a_new_version_is_on_the_node_before_any_pod_changes(site: Site, tmp_path: Path) -> None:
     old = site.serve("v1", sequence=1, delivery="Node")
-    before = {pod["metadata"]["uid"] for pod in pods(site)}
+    before = {pod["metadata"]["uid"] for pod in site.pods()}
     with site.bed.agents_stopped():
         new = site.publish("v2", sequence=2)
         site.kube.until(
@@ -109,7 +102,7 @@ def test_a_new_version_is_on_the_node_before_any_pod_changes(site: Site, tmp_pat
         )
         delivered = site.kube.condition("detector", "ArtifactDelivered", site.namespace)
         assert delivered["status"] != "True"
-        assert {pod["metadata"]["uid"] for pod in pods(site)} == before
+        assert {pod["metadata"]["uid"] for pod in site.pods()} == before
         assert site.active() == old
         answers_like(site, magika_model.release("v1"))
     site.await_active(new)
@@ -119,7 +112,7 @@ def test_a_new_version_is_on_the_node_before_any_pod_changes(site: Site, tmp_pat
 def test_a_pod_of_another_namespace_gets_nothing(site: Site, make_site: Any) -> None:
     digest = site.serve("v1", delivery="Node")
     thief = make_site(f"{site.namespace[:50]}-thief")
-    (server,) = [pod["spec"]["containers"][0]["image"] for pod in pods(site)]
+    (server,) = [pod["spec"]["containers"][0]["image"] for pod in site.pods()]
     thief.kube.apply(
         {
             "apiVersion": "v1",
@@ -159,11 +152,12 @@ def test_a_pod_of_another_namespace_gets_nothing(site: Site, make_site: Any) -> 
 
 def test_an_altered_file_takes_its_pods_down_and_is_fetched_anew(site: Site) -> None:
     digest = site.serve("v1", delivery="Node", integrity={"recheckInterval": "5s"})
-    (pod,) = pods(site)
+    (pod,) = site.pods()
     (process,) = processes_of([pod], b"inference_server")
     weights = Path(f"/proc/{process}/root/models/model.onnx_data")
     inode = weights.stat().st_ino
-    (blob,) = [path for path in site.bed.node_store().glob("blobs/sha256/*") if path.stat().st_ino == inode]
+    (node,) = edge_nodes(site.bed)
+    (blob,) = [path for path in node.store.glob("blobs/sha256/*") if path.stat().st_ino == inode]
     blob.chmod(0o644)
     with blob.open("r+b") as file:
         file.seek(1000)
@@ -172,7 +166,9 @@ def test_an_altered_file_takes_its_pods_down_and_is_fetched_anew(site: Site) -> 
         file.write(bytes([byte[0] ^ 0x10]))
 
     def replaced() -> bool:
-        return all(it["metadata"]["uid"] != pod["metadata"]["uid"] for it in pods(site)) and bool(pods(site))
+        return all(it["metadata"]["uid"] != pod["metadata"]["uid"] for it in site.pods()) and bool(
+            site.pods()
+        )
 
     site.kube.until(replaced, "the pod to be replaced", timeout=120)
     site.await_condition("Ready", "True", "Serving")
@@ -184,15 +180,16 @@ def test_an_altered_file_takes_its_pods_down_and_is_fetched_anew(site: Site) -> 
 
 def test_a_killed_agent_goes_on_where_it_was_and_mounts_stay(site: Site) -> None:
     old = site.serve("v1", sequence=1, delivery="Node")
-    (before,) = pods(site)
-    site.bed.kill_agents()
+    (before,) = site.pods()
+    (node,) = edge_nodes(site.bed)
+    node.kill_agent()
     answers_like(site, magika_model.release("v1"))
     new = site.publish("v2", sequence=2)
     site.await_active(new)
     assert held(site, old)["state"] == "Ready"
     assert (
-        before["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in pods(site)}
-        or len(pods(site)) == 2
+        before["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in site.pods()}
+        or len(site.pods()) == 2
     )
     answers_like(site, magika_model.release("v2"))
 
