@@ -81,10 +81,12 @@ async def _fill(
                     report(len(batch))
                     batch = bytearray()
     except (Transient, asyncio.CancelledError):
-        # A slow line took a minute for it: the next try goes on behind it.
-        await asyncio.wait((writing,))
+        # A slow line took a minute for it: the next try goes on behind it. Written here and not in a thread: who is
+        # cancelled a second time would leave before the thread had begun.
+        if not writing.done():
+            await asyncio.wait((writing,))
         if batch and writing.exception() is None:
-            await asyncio.to_thread(writer.write, batch)
+            writer.write(batch)
         raise
     finally:
         # After an error the file may be begun anew: not while a batch is still on its way into it.
