@@ -18,7 +18,9 @@ import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+from inference_server import golden
 from inference_server.cgroup import cpu_limit
 from inference_server.dataplane import DataPlane
 from inference_server.errors import ListenFailed
@@ -28,10 +30,15 @@ from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
 from inference_server.settings import Settings
 
+if TYPE_CHECKING:
+    from inference_server.model import Model
+
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _SWEEP_SECONDS = 1.0
+
+Result = TypeVar("Result")
 
 
 def _process_age() -> float:
@@ -130,14 +137,20 @@ class App:
 
     async def _load(self) -> bool:
         """Load in a thread, so that liveness answers meanwhile; return whether there is a model to serve."""
-        loading = _Loading(self._files, self._threads)
-        stopping = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait((loading.done, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not loading.done.done():
+        model = await self._unless_stopped(_Loading(self._files, self._threads).done)
+        if model is None:
             return False
-        model = loading.done.result()
-        self.dataplane.serve(model)
+        samples = asyncio.ensure_future(
+            golden.judge(self.dataplane, model, self._files, self._settings.golden_timeout)
+        )
+        result = await self._unless_stopped(samples)
+        if result is None:
+            return False
+        if result.outcome == "Fail":
+            # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
+            told = [failure.message for failure in result.failures]
+            logger.error("golden samples failed", extra={"fields": {"failures": told}})
+        self.dataplane.serve(model, result)
         logger.info(
             "ready",
             extra={
@@ -147,11 +160,22 @@ class App:
                     "digest": self._files.digest,
                     "threads": self._threads,
                     "load_seconds": round(model.load_seconds, 4),
+                    "golden_samples": f"{result.outcome} {result.passed}/{result.total}",
                     "start_seconds": round(_process_age(), 2),
                 }
             },
         )
         return True
+
+    async def _unless_stopped(self, future: "asyncio.Future[Result]") -> "Result | None":
+        """Return what comes of it; None when the process is told to stop before that."""
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((future, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not future.done():
+            future.cancel()
+            return None
+        return future.result()
 
     async def _drain(self, server: asyncio.Server) -> int:
         settings = self._settings
@@ -205,9 +229,13 @@ class _Loading:
             except BaseException as error:  # noqa: BLE001 — handed to the waiter, which raises it
                 self._loop.call_soon_threadsafe(self._fail, error)
             else:
-                self._loop.call_soon_threadsafe(self.done.set_result, model)
+                self._loop.call_soon_threadsafe(self._succeed, model)
 
         threading.Thread(target=load, name="load", daemon=True).start()
+
+    def _succeed(self, model: "Model") -> None:
+        if not self.done.done():
+            self.done.set_result(model)
 
     def _fail(self, error: BaseException) -> None:
         if not self.done.done():

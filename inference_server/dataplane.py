@@ -12,7 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from inference_server.errors import ExecutionFailed, NotFound, NotReady, RequestError
-from inference_server.messages import InferenceRequest, InferenceResponse, ModelMetadata
+from inference_server.messages import (
+    ABSENT,
+    GoldenResult,
+    InferenceRequest,
+    InferenceResponse,
+    ModelMetadata,
+)
 from inference_server.metrics import Metrics
 from inference_server.tensors import Array
 
@@ -75,6 +81,7 @@ class DataPlane:
         self.metrics = metrics
         self.draining = False
         self._model: ServedModel | None = None
+        self._golden = ABSENT
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
         self._inflight = metrics.inflight.labels(name, version)
         self._compute_duration = metrics.compute_duration.labels(name, version)
@@ -82,12 +89,18 @@ class DataPlane:
         self._decoded_bytes = 0
         self._codes: dict[tuple[str, str, str, str], _Outcome] = {}
 
-    def serve(self, model: ServedModel) -> None:
-        """Answer with this model from now on."""
+    def serve(self, model: ServedModel, golden: GoldenResult = ABSENT) -> None:
+        """Answer with this model from now on, whatever came of its golden samples."""
         labels = (self.name, self.version)
         self.metrics.load_duration.labels(*labels).set(model.load_seconds)
         self.metrics.memory.labels(*labels).set(model.memory_bytes)
         self.metrics.info.labels(*labels, model.digest).set(1)
+        failed = golden.total - golden.passed
+        if golden.outcome == "Fail":
+            failed = max(failed, 1)  # samples that cannot be read have no number
+        for outcome, count in (("Pass", golden.passed), ("Fail", failed)):
+            self.metrics.golden.labels(*labels, outcome).set(count)
+        self._golden = golden
         self._model = model
 
     @property
@@ -117,6 +130,30 @@ class DataPlane:
         if self._model is None:
             raise NotReady(f"model {self.name!r} is being loaded; try again shortly")
         return self._model
+
+    def golden(self, name: str, version: str | None) -> GoldenResult:
+        """Return what came of the golden samples of the model that is served.
+
+        Raises:
+            NotFound: This server has another one.
+            NotReady: It is still being loaded, or its samples are being run.
+        """
+        self.model(name, version)
+        return self._golden
+
+    async def answer(self, model: ServedModel, request: InferenceRequest) -> list[Array]:
+        """Compute what no client asked for, as if one had; it is in no count of requests.
+
+        Raises:
+            RequestError: As `infer`.
+        """
+        held = self._hold(request)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, model.run, request.outputs, dict(request.inputs)
+            )
+        finally:
+            self._decoded_bytes -= held
 
     async def infer(
         self,

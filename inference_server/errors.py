@@ -12,6 +12,7 @@
     │   ├── HeaderTooLarge        431
     │   ├── ExecutionFailed       500  the model itself failed on a well-formed input
     │   └── NotReady              503  loading, or out of memory for this request
+    ├── SamplesUnreadable         the golden samples cannot be read; the model is served all the same
     └── FatalError                the process ends with `exit_code`; `reason` goes to the termination log
         ├── InvalidSettings       2    a flag or an environment variable
         ├── ListenFailed          3    the address is taken or not ours
@@ -84,6 +85,10 @@ class NotReady(RequestError):
     """The server cannot answer now; the same request may succeed later or elsewhere."""
 
     status = 503
+
+
+class SamplesUnreadable(ServerError):
+    """The golden samples beside the model are damaged, too large, or no samples."""
 
 
 class FatalError(ServerError):

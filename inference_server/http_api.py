@@ -2,7 +2,7 @@
 
 Translates and nothing else: what is true of a model is asked of the data plane. Promises an answer for
 every request; an error is `{"error": "…"}` without a traceback. Paths are those of the protocol's REST
-specification, and `/metrics`.
+specification, `/v2/models/…/golden` and `/metrics`.
 """
 
 import logging
@@ -70,11 +70,11 @@ def parse_target(target: bytes) -> _Target:
             return _Target("metrics")
         case ["", "v2", "models", model]:
             return _Target("model", model)
-        case ["", "v2", "models", model, ("ready" | "infer") as operation]:
+        case ["", "v2", "models", model, ("ready" | "infer" | "golden") as operation]:
             return _Target(f"model-{operation}", model)
         case ["", "v2", "models", model, "versions", version]:
             return _Target("model", model, version)
-        case ["", "v2", "models", model, "versions", version, ("ready" | "infer") as operation]:
+        case ["", "v2", "models", model, "versions", version, ("ready" | "infer" | "golden") as operation]:
             return _Target(f"model-{operation}", model, version)
     shown = path[:100].decode("ascii", "replace")
     raise NotFound(f"path {shown!r}: expected one of the Open Inference Protocol v2 (/v2/…) or /metrics")
@@ -93,6 +93,7 @@ class HttpApi:
             "metrics": self._metrics,
             "model": self._model,
             "model-ready": self._model_ready,
+            "model-golden": self._golden,
         }
 
     async def handle(self, request: Request) -> Response:
@@ -171,6 +172,9 @@ class HttpApi:
         self._dataplane.check_model(target.model, target.version)
         ready = self._dataplane.ready
         return _json(200 if ready else 503, {"name": target.model, "ready": ready})
+
+    def _golden(self, target: _Target) -> Response:
+        return Response(200, oip_json.encode_golden(self._dataplane.golden(target.model, target.version)))
 
     def _error(self, error: RequestError) -> Response:
         response = _json(error.status, {"error": str(error)})

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from inference_server.tensors import Array, TensorSpec
 
@@ -39,3 +40,38 @@ class ModelMetadata:
     version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenFailure:
+    """One thing that is wrong with the answer to a golden sample.
+
+    Attributes:
+        sample: Name of the sample; "" when the samples could not be read.
+        output: Name of the output; "" when the whole sample failed.
+        message: What was expected and what was found, for a person.
+    """
+
+    sample: str
+    output: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenResult:
+    """What came of a model's golden samples.
+
+    Attributes:
+        outcome: Pass when all samples passed, Absent when the model brings none, else Fail.
+        total: Number of samples.
+        passed: How many of them passed.
+        failures: The first few failures.
+    """
+
+    outcome: Literal["Pass", "Fail", "Absent"]
+    total: int = 0
+    passed: int = 0
+    failures: tuple[GoldenFailure, ...] = ()
+
+
+ABSENT = GoldenResult("Absent")

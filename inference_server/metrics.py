@@ -64,6 +64,12 @@ class Metrics:
             _MODEL,
             registry=self.registry,
         )
+        self.golden = Gauge(
+            "inference_golden_samples",
+            "Golden samples of the model by what came of them before it was ready: Pass or Fail.",
+            (*_MODEL, "outcome"),
+            registry=self.registry,
+        )
         self.info = Gauge(
             "inference_model_info",
             "Always 1; the labels say which artifact is served.",

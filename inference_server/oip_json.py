@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from inference_server.errors import InvalidRequest
-from inference_server.messages import InferenceRequest, InferenceResponse, ModelMetadata
+from inference_server.messages import GoldenResult, InferenceRequest, InferenceResponse, ModelMetadata
 from inference_server.tensors import Array, TensorSpec, check_shape, decode_data, encode_data
 
 PLATFORM = "onnxruntime_onnx"
@@ -68,6 +68,11 @@ def encode_metadata(model: ModelMetadata) -> bytes:
             "outputs": [_tensor(spec) for spec in model.outputs],
         }
     )
+
+
+def encode_golden(result: GoldenResult) -> bytes:
+    """Return the JSON body of the golden samples endpoint, which is this server's own."""
+    return orjson.dumps(result)
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

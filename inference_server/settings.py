@@ -35,6 +35,7 @@ class Settings:
         max_body_bytes: Largest request body accepted.
         drain_delay: Seconds of full service after SIGTERM while readiness already says no.
         drain_timeout: Seconds that requests in flight get after that.
+        golden_timeout: Seconds that the golden samples may take together before the server is ready.
         termination_log: Where the reason of a failed start is left, if the file exists.
         log_level: Name of a level of the standard library's logging.
     """
@@ -49,6 +50,7 @@ class Settings:
     max_body_bytes: int = 32 * 1024 * 1024
     drain_delay: float = 5.0
     drain_timeout: float = 20.0
+    golden_timeout: float = 60.0
     termination_log: Path = DEFAULT_TERMINATION_LOG
     log_level: str = "INFO"
 
@@ -127,6 +129,14 @@ OPTIONS = (
         _seconds,
         "SECONDS",
         "then let requests in flight finish for so long (20)",
+    ),
+    _Option(
+        "golden_timeout",
+        "--golden-timeout",
+        "EDGEMODEL_GOLDEN_TIMEOUT",
+        _seconds,
+        "SECONDS",
+        "golden samples that take longer fail (60)",
     ),
     _Option(
         "termination_log",

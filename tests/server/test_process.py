@@ -11,6 +11,7 @@ import pytest
 
 from tests.server.onnx_models import identity, loop, mlp, save, save_with_external_data
 from tests.server.process import Endpoints, Load, ask, running
+from tests.unit.server.golden_archive import entries, tar, write
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
 
@@ -268,3 +269,57 @@ def test_a_bad_setting_is_said(tmp_path):
     code, reason, message = fails(tmp_path, "--threads", "many", model=tmp_path)
     assert (code, reason) == (2, "InvalidSettings")
     assert message == "--threads: expected a whole number from 1 to 1024, found 'many'"
+
+
+# -- golden samples -----------------------------------------------------------------------------------------------------
+
+
+def with_samples(root, model, answers):
+    """A model directory whose one sample expects these answers."""
+    x = np.random.default_rng(2).standard_normal((3, 64), np.float32)
+    (y,) = onnxruntime.InferenceSession(str(save(answers, root / "answers.onnx"))).run(None, {"x": x})
+    (root / "answers.onnx").unlink()
+    write(root, tar(entries({"one": ({"x": x}, {"y": y})})))
+    return model_directory(root, model)
+
+
+@pytest.mark.parametrize(
+    ("seed", "outcome", "words"),
+    [(0, "Pass", ""), (1, "Fail", "sample 'one', output 'y': index [0, 0]: expected ")],
+)
+async def test_golden_samples_are_run_before_the_server_is_ready(tmp_path, seed, outcome, words):
+    with running(model=with_samples(tmp_path, mlp(seed), mlp(0))) as server:
+        assert server.event("ready")["golden_samples"].startswith(outcome)
+        status, _, body = await ask(server.port, "GET", "/v2/models/d/golden")
+        said = json.loads(body)
+        assert (status, said["outcome"], said["total"]) == (200, outcome, 1)
+        assert words in (said["failures"][0]["message"] if said["failures"] else "")
+        metrics = (await ask(server.port, "GET", "/metrics"))[2].decode()
+        line = f'inference_golden_samples{{model="d",outcome="{outcome}",version="1.4.0"}} 1.0'
+        assert line in metrics
+        assert "inference_requests_total{" not in metrics
+        values = np.zeros((1, 64), np.float32)
+        assert (await ask(server.port, "POST", "/v2/models/d/infer", infer_body(values)))[0] == 200
+
+
+async def test_a_model_slower_than_its_samples_may_take_is_served_all_the_same(tmp_path):
+    root = model_directory(tmp_path, loop())
+    x, y = np.array([30_000], np.float32), np.array(1 / 256, np.float32)
+    write(root, tar(entries({"slow": ({"x": x}, {"y": y})})))
+    with running("--golden-timeout", "0.2", model=root) as server:
+        assert server.event("ready")["golden_samples"] == "Fail 0/1"
+        said = json.loads((await ask(server.port, "GET", "/v2/models/d/golden"))[2])
+        assert "longer than the 0.2 s" in said["failures"][0]["message"]
+
+
+async def test_the_server_answers_that_it_lives_and_stops_when_told_while_samples_run(tmp_path):
+    root = model_directory(tmp_path, loop())
+    x, y = np.array([30_000], np.float32), np.array(1 / 256, np.float32)
+    write(root, tar(entries({"slow": ({"x": x}, {"y": y})})))
+    with running(model=root) as server:
+        server.event("running golden samples")
+        assert (await ask(server.port, "GET", "/v2/health/live"))[0] == 200
+        assert (await ask(server.port, "GET", "/v2/health/ready"))[0] == 503
+        assert (await ask(server.port, "GET", "/v2/models/d/golden"))[0] == 503
+        server.process.send_signal(signal.SIGTERM)
+        assert server.exit_code() == 0
