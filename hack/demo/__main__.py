@@ -125,7 +125,7 @@ class Story:
         """Publish v2 under the same tag while clients keep asking."""
         with step("Publish standard_v3_3 as v2 under the same tag, under load: no request may fail"):
             url = self.bed.service_url(NAME, NAMESPACE)
-            with Load(url, NAME, {"v1": "v1", "v2": "v2"}) as load:
+            with Load(url, NAME, magika_model.cases("v1", "v2"), rate=50) as load:
                 self.kube.until(lambda: load.answers["v1"] >= 200, "answers from v1")
                 digest = self.publisher.publish(
                     magika_model.release("v2"), f"{REPOSITORY}:stable", version="v2", sequence=2, key=self.key
@@ -137,10 +137,8 @@ class Story:
                 )
                 before = load.answers["v2"]
                 self.kube.until(lambda: load.answers["v2"] >= before + 200, "answers from v2 alone")
-            say(
-                f"{sum(load.answers.values())} right answers ({dict(load.answers)}), {len(load.failures)} failed"
-            )
-            assert not load.failures, load.failures[:5]
+            say(load.summary())
+            assert not load.trouble, load.trouble[:5]
         return digest
 
     def refuse(self, serving: str) -> None:

@@ -8,6 +8,7 @@ Features are extracted by Magika's own code, and the expected answer is computed
 import functools
 import importlib.resources
 import io
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from testbed.load import Case
 from testbed.paths import CACHE
 from testbed.shell import run
 
@@ -114,6 +116,17 @@ def request(content: bytes) -> dict[str, Any]:
             }
         ]
     }
+
+
+def cases(*versions: str) -> list[Case]:
+    """Return a request for each sample with what each of these releases answers."""
+    return [
+        Case(
+            json.dumps(request(content)),
+            {version: expected(version, content).ravel().astype(float).tolist() for version in versions},
+        )
+        for content in SAMPLES.values()
+    ]
 
 
 def scores(response: dict[str, Any]) -> npt.NDArray[np.float32]:

@@ -43,7 +43,7 @@ def test_five_lines_make_a_model_that_answers_like_onnxruntime(site: Site) -> No
 
 def test_a_new_version_under_the_same_tag_takes_over_without_a_failed_request(site: Site) -> None:
     site.serve("v1", sequence=1, replicas=2)
-    with Load(site.url(), "detector", {"v1": "v1", "v2": "v2"}) as load:
+    with Load(site.url(), "detector", magika_model.cases("v1", "v2")) as load:
         site.kube.until(lambda: load.answers["v1"] > 200, "answers from v1")
         digest = site.publish("v2", sequence=2)
         site.await_active(digest)
@@ -54,6 +54,6 @@ def test_a_new_version_under_the_same_tag_takes_over_without_a_failed_request(si
         site.kube.until(
             lambda: not site.kube.list("pods", site.namespace, old_pods), "the old pods to be gone"
         )
-    assert load.failures == []
+    assert load.trouble == []
     last = site.status()["slots"]["lastGood"]
     assert last["version"] == "v1"
