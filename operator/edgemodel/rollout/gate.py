@@ -1,0 +1,295 @@
+"""Is the candidate good, bad, or not yet known? Three answers, from what it and the active version answered.
+
+Promises
+
+* Pass means: enough requests, and nothing that speaks against it. Fail means: proven worse, at a false-alarm rate of at most
+  ``ALPHA`` for all tests, steps and looks of one rollout together. Everything else is Inconclusive: never a guess.
+* Only answers of the server's own making (5xx) count as errors, never a client's mistakes.
+* A slow-down or an outage that the active version suffers at the same time speaks against nobody, but for the limits that
+  the user gave as absolute numbers.
+* The same totals give the same results. Nothing is remembered here.
+
+Which test, why, its power and what a histogram's buckets mean for it: docs/reference/gate.md. Leaves to others: counting
+(``evidence``), the arithmetic of evidence (``statistics``), what follows from a verdict (``machine``).
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from edgemodel.rollout.evidence import Counts, GoldenResult, Totals
+from edgemodel.rollout.statistics import difference_evidence, ratio_evidence, share_evidence, upper_bound
+
+Verdict = Literal["Pass", "Fail", "Inconclusive"]
+
+ALPHA = 0.005
+"""Probability that a version which is no worse is taken back by any test, at any step, at any look of one rollout."""
+_TESTS = 4
+SUSPICION = math.log(20)
+"""From this evidence on a version does not pass any more, though it is not proven bad."""
+P99 = 0.01
+"""Share of requests that may be slower than a limit on the 99th percentile."""
+ERRORS_A_SECOND = 200.0
+"""More requests than these of one second tell no more about the error ratio than these would."""
+BLOCK = 20
+"""Requests of the active version that a stretch of time needs for its share of slow ones to be a yardstick."""
+MAX_RESTARTS = 2
+"""Restarts of one pod, beyond those of any pod of the active version, that are a failure. One alone may be the node's."""
+
+_MILLISECOND, _SECOND = 0.001, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """What the user allows."""
+
+    min_requests: int = 50
+    max_error_ratio: float = 0.01
+    max_latency_p99: float | None = None
+    """Seconds; None for no absolute limit."""
+    max_latency_increase: float = 0.5
+    """Part by which the 99th percentile may exceed the active version's."""
+    golden: Literal["Required", "IfPresent", "Ignore"] = "IfPresent"
+    steps: int = 1
+    """Steps of the rollout: each begins to count anew, and has its part of ``ALPHA``."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What one test says."""
+
+    name: str
+    """``errors``, ``errorsAgainstActive``, ``latency``, ``latencyAgainstActive``, ``restarts`` or ``goldenSamples``."""
+    result: Verdict
+    value: str = ""
+    limit: str = ""
+    samples: int = 0
+    message: str = ""
+
+
+def overall(results: Iterable[GateResult]) -> Verdict:
+    """Return Fail if any failed, Pass if all of them (one at least) passed, otherwise Inconclusive."""
+    found = {result.result for result in results}
+    if "Fail" in found:
+        return "Fail"
+    return "Pass" if found == {"Pass"} else "Inconclusive"
+
+
+def judge(gate: GateLimits, candidate: Totals, active: Totals | None) -> tuple[GateResult, ...]:
+    """Return the result of every test that applies.
+
+    Args:
+        gate: what is allowed.
+        candidate: what the candidate answered since the step began.
+        active: what the active version answered; None when there is nothing to compare with, and then nothing is compared.
+    """
+    alpha = ALPHA / (_TESTS * max(1, gate.steps))
+    results = [_restarts(candidate, active), _errors(gate, candidate, alpha)]
+    if active is not None:
+        results.append(_errors_against_active(gate, candidate, active, alpha))
+    if gate.max_latency_p99 is not None:
+        results.append(_latency(gate, gate.max_latency_p99, candidate, alpha))
+    if active is not None:
+        results.append(_latency_against_active(gate, candidate, active, alpha))
+    return tuple(results)
+
+
+def judge_golden(
+    gate: GateLimits, results: Collection[GoldenResult], pods: Collection[str]
+) -> GateResult | None:
+    """Return what golden samples say of all ready pods of the candidate; None when they are to be ignored.
+
+    Args:
+        gate: what is required.
+        results: outcomes, of pods that answered.
+        pods: names of the pods that are to take requests.
+    """
+    if gate.golden == "Ignore":
+        return None
+    known = {result.pod: result for result in results if result.pod in pods}
+    bad = {"Fail"} if gate.golden == "IfPresent" else {"Fail", "Absent"}
+    worst = next((known[pod] for pod in sorted(known) if known[pod].outcome in bad), None)
+    passed = sum(result.outcome == "Pass" for result in known.values())
+    value, limit = f"{passed} of {len(pods)} pods", "all pods" if gate.golden == "Required" else "no failure"
+    if worst is not None:
+        why = worst.message or (
+            "the artifact brings no golden samples" if worst.outcome == "Absent" else "wrong answers"
+        )
+        message = f"pod {worst.pod}: {why}"
+        return GateResult("goldenSamples", "Fail", value, limit, len(known), message)
+    missing = len(set(pods) - known.keys())
+    if missing or not pods:
+        message = f"{missing} pods have not told yet" if missing else "no pod is ready yet"
+        return GateResult("goldenSamples", "Inconclusive", value, limit, len(known), message)
+    message = "" if passed else "the artifact brings no golden samples"
+    return GateResult("goldenSamples", "Pass", value, limit, len(known), message)
+
+
+def _restarts(candidate: Totals, active: Totals | None) -> GateResult:
+    """A power cut restarts the active version's pods as well; being killed for its memory is a version's own doing."""
+    beyond = candidate.restarts - (active.restarts if active is not None else 0)
+    value, limit = f"{candidate.restarts} restarts", f"fewer than {MAX_RESTARTS} of a pod"
+    if candidate.out_of_memory:
+        message = f"pod {candidate.out_of_memory} was killed for using more memory than it may"
+        return GateResult("restarts", "Fail", value, limit, candidate.restarts, message)
+    if beyond >= MAX_RESTARTS:
+        message = f"one pod restarted {candidate.restarts} times since the step began"
+        return GateResult("restarts", "Fail", value, limit, candidate.restarts, message)
+    return GateResult("restarts", "Pass", value, limit, candidate.restarts)
+
+
+def _errors(gate: GateLimits, candidate: Totals, alpha: float) -> GateResult:
+    limit = gate.max_error_ratio
+    bad = good = 0.0
+    for one in candidate.rounds:
+        weight = _weight(one)
+        bad += weight * one.errors
+        good += weight * (one.requests - one.errors)
+    total = candidate.total
+    ratio = total.errors / total.requests if total.requests else 0.0
+    result, message = _verdict(
+        gate, total.requests, ratio_evidence(bad, good, limit), alpha, above=ratio > limit
+    )
+    return GateResult(
+        "errors", result, _percent(ratio), f"at most {_percent(limit)}", total.requests, message
+    )
+
+
+def _errors_against_active(gate: GateLimits, candidate: Totals, active: Totals, alpha: float) -> GateResult:
+    total, other = candidate.total, active.all
+    ratio = total.errors / total.requests if total.requests else 0.0
+    other_ratio = other.errors / other.requests if other.requests else 0.0
+    if active.concurrent:
+        blocks = []
+        for mine, theirs in zip(candidate.rounds, active.rounds, strict=True):
+            weight = min(_weight(mine), _weight(theirs))
+            blocks.append(
+                (
+                    weight * mine.errors,
+                    weight * mine.requests,
+                    weight * theirs.errors,
+                    weight * theirs.requests,
+                )
+            )
+        evidence = difference_evidence(blocks)
+    else:
+        # Half of the error goes into not knowing the active version's own ratio.
+        bound = upper_bound(other.errors, other.requests, alpha / 2)
+        weights = [_weight(one) for one in candidate.rounds]
+        bad = math.fsum(w * one.errors for w, one in zip(weights, candidate.rounds, strict=True))
+        every = math.fsum(w * one.requests for w, one in zip(weights, candidate.rounds, strict=True))
+        evidence = ratio_evidence(bad, every - bad, bound) - math.log(2)
+    enough = _fewer(gate, total.requests, other.requests)
+    result, message = _verdict(gate, enough, evidence, alpha, above=False)
+    limit = f"{_percent(other_ratio)} of the active version"
+    return GateResult("errorsAgainstActive", result, _percent(ratio), limit, total.requests, message)
+
+
+def _latency(gate: GateLimits, seconds: float, candidate: Totals, alpha: float) -> GateResult:
+    total = candidate.total
+    bound = total.bound_above(seconds)
+    if total.timed and bound is None:
+        message = f"the server's histogram ends at {_time(max(total.bounds, default=0.0))}"
+        return GateResult(
+            "latency", "Inconclusive", "", f"p99 at most {_time(seconds)}", total.timed, message
+        )
+    threshold = seconds if bound is None else bound
+    shares = [(one.slower(threshold), P99) for one in candidate.rounds if one.timed]
+    above = total.slower(threshold) > P99
+    result, message = _verdict(gate, total.timed, share_evidence(shares), alpha, above=above)
+    limit = f"p99 at most {_time(threshold)}"
+    return GateResult("latency", result, _p99(total), limit, total.timed, message)
+
+
+def _latency_against_active(gate: GateLimits, candidate: Totals, active: Totals, alpha: float) -> GateResult:
+    total, other = candidate.total, active.all
+    name, enough = "latencyAgainstActive", _fewer(gate, total.timed, other.timed)
+    usual = other.quantile(1 - P99)
+    threshold = None
+    if usual is not None:
+        threshold = total.bound_above(usual * (1 + gate.max_latency_increase), other.bounds)
+    if threshold is None:
+        known = other.timed >= gate.min_requests and total.timed > 0
+        message = (
+            "the active version is slower than the histogram ends"
+            if known
+            else f"{total.timed} requests, and {other.timed} of the active version, of {gate.min_requests}"
+        )
+        return GateResult(name, "Inconclusive", _p99(total), "", total.timed, message)
+    usual_share = other.slower(threshold)
+    if active.concurrent:
+        shares = list(_shares(candidate.rounds, active.rounds, threshold))
+        evidence = share_evidence(shares)
+    else:
+        bound = upper_bound(other.timed * usual_share, other.timed, alpha / 2)
+        floor = min(1.0, P99 + bound)
+        shares = [(one.slower(threshold), floor) for one in candidate.rounds if one.timed]
+        evidence = share_evidence(shares) - math.log(2)
+    above = total.slower(threshold) > P99 + usual_share
+    result, message = _verdict(gate, enough, evidence, alpha, above=above)
+    limit = f"p99 at most {_time(threshold)}; of the active version {_p99(other)}"
+    return GateResult(name, result, _p99(total), limit, total.timed, message)
+
+
+def _shares(
+    mine: tuple[Counts, ...], theirs: tuple[Counts, ...], threshold: float
+) -> Iterator[tuple[float, float]]:
+    """Yield for each stretch of time the candidate's share of slow requests and what it may be.
+
+    That is 1 %, and what the active version had in the same stretch. With k slow ones of its n, (k + 1) / (n + 1) is the
+    yardstick of which the candidate's share is on average no more than once, if both have the same.
+    """
+    slow = total = other_slow = other_total = 0.0
+    for one, other in zip(mine, theirs, strict=True):
+        slow += one.slower(threshold) * one.timed
+        total += one.timed
+        other_slow += other.slower(threshold) * other.timed
+        other_total += other.timed
+        if total and other_total >= BLOCK:
+            yield slow / total, min(1.0, P99 + (other_slow + 1) / (other_total + 1))
+            slow = total = other_slow = other_total = 0.0
+    if total:
+        yield slow / total, min(1.0, P99 + (other_slow + 1) / (other_total + 1))
+
+
+def _verdict(
+    gate: GateLimits, requests: int, evidence: float, alpha: float, *, above: bool
+) -> tuple[Verdict, str]:
+    if evidence >= -math.log(alpha):
+        return "Fail", "worse, beyond doubt"
+    if requests < gate.min_requests:
+        return "Inconclusive", f"{requests} of {gate.min_requests} requests"
+    if above:
+        return "Inconclusive", "above the limit so far, too few requests to be sure"
+    if evidence >= SUSPICION:
+        return "Inconclusive", "looks worse, too few requests to be sure"
+    return "Pass", ""
+
+
+def _fewer(gate: GateLimits, mine: int, theirs: int) -> int:
+    """Return the number of requests that decides whether there are enough to compare."""
+    return min(mine, theirs) if theirs < gate.min_requests else mine
+
+
+def _weight(one: Counts) -> float:
+    """Return what each request counts for: of a busy second, no more than ``ERRORS_A_SECOND`` together."""
+    most = ERRORS_A_SECOND * max(one.seconds, 1.0)
+    return min(1.0, most / one.requests) if one.requests else 1.0
+
+
+def _p99(counts: Counts) -> str:
+    value = counts.quantile(1 - P99)
+    if value is None:
+        return "more than " + _time(max(counts.bounds, default=0.0)) if counts.timed else ""
+    return _time(value)
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.2f} %"
+
+
+def _time(seconds: float) -> str:
+    if seconds < _MILLISECOND:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.3g} ms" if seconds < _SECOND else f"{seconds:.3g} s"
