@@ -40,6 +40,8 @@ class Reason(StrEnum):
     RECONCILING = "Reconciling"
     SUSPENDED = "Suspended"
     NO_READY_PODS = "NoReadyPods"
+    GATEWAY_MISSING = "GatewayMissing"
+    ACCESS_CLOSED = "AccessClosed"
     # ArtifactVerified: False
     VERIFIED = "Verified"
     NO_MATCHING_POLICY = "NoMatchingPolicy"

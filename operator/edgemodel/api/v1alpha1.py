@@ -12,6 +12,7 @@ from pydantic import Field
 
 from edgemodel.api.edge_node import TransferKind, Window
 from edgemodel.api.meta import API_VERSION, Condition, DigestText, Duration, OwnerMetadata, Resource
+from edgemodel.api.traffic import Access, Traffic
 
 FreeForm = dict[str, Any]
 """A Kubernetes type that is handed on as it is (the API server checks it when the child is applied)."""
@@ -109,6 +110,10 @@ class EdgeModelSpec(Resource):
     """What to add to the pods."""
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)
     """How a new version takes over, and when it is taken back."""
+    traffic: Traffic = Field(default_factory=Traffic)
+    """How requests are led to pods."""
+    access: Access | None = None
+    """Who may call the model; everybody, when empty."""
     integrity: IntegritySpec = Field(default_factory=IntegritySpec)
     """How a node makes sure that what it holds is still what was verified."""
     suspend: bool = False
@@ -233,6 +238,8 @@ class EdgeModelStatus(Resource):
     """Label selector of the pods, for kubectl scale and autoscalers."""
     url: str = ""
     """Where the model answers inside the cluster."""
+    gateway_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port at which the gateway's pods answer for this model; none without a gateway."""
     tag: Tag | None = None
     """What spec.image stands for."""
     slots: Slots = Field(default_factory=Slots)
