@@ -1,12 +1,9 @@
 """Compares what two forms of a model answer to samples: the gate before a rounded update is published.
 
-Both are run by the inference server's own loader, in a child process: so the answers are those that clients would get, and
-neither the runtime nor a model that crashes it comes into this process. Promises: no comparison, no pass. Leaves to
-others: where samples come from, and what is done about a difference.
+Promises: no comparison, no pass. Leaves to others: where samples come from, how the models are run
+(``inference_process``), and what is done about a difference.
 """
 
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from edgemodel.artifact.golden_samples import OUTPUTS
+from edgemodel.artifact.inference_process import lay_out, run_samples
 from edgemodel.errors import Refused, Stalled
-
-LIMIT_SECONDS = 600
-"""For all samples of one model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +30,13 @@ class OutputDifference:
 
 
 def samples_in(place: Path) -> list[Path]:
-    """Return the samples that a file or folder holds.
+    """Return the samples that a file or folder holds; of golden samples, their inputs.
 
     Raises:
         Stalled: ``InvalidSpec``; there are none.
     """
     found = sorted(place.rglob("*.npz")) if place.is_dir() else [place] if place.is_file() else []
+    found = [path for path in found if not path.name.endswith(OUTPUTS)]
     if not found:
         raise Stalled("InvalidSpec", f"{place}: expected an .npz file, or a folder with some; found none")
     return found
@@ -68,9 +65,9 @@ def compare(
             place.symlink_to(sample.resolve())
         answers = []
         for form, files in (("trained", trained), ("rounded", rounded)):
-            _lay_out(files, folder / form)
+            lay_out(files, folder / form)
             (folder / f"{form}-answers").mkdir()
-            _run(folder / form / entry, numbered, folder / f"{form}-answers")
+            run_samples(folder / form / entry, numbered, folder / f"{form}-answers")
             answers.append(folder / f"{form}-answers")
         return _differences([(answers[0] / place.name, answers[1] / place.name) for place in numbered])
 
@@ -92,44 +89,6 @@ def check(differences: Sequence[OutputDifference], min_cosine: float) -> None:
             f"expected a cosine of at least {min_cosine} on every output, found {listed or 'no outputs'}; round to more "
             "bits (--delta-quantize), or publish without it",
         )
-
-
-def _lay_out(files: Mapping[str, Path], folder: Path) -> None:
-    for path, source in files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            target.hardlink_to(source)
-        except OSError:
-            # Another file system. A symbolic link would lead out of the folder, which the server refuses.
-            target.write_bytes(source.read_bytes())
-
-
-def _run(model: Path, samples: Sequence[Path], to: Path) -> None:
-    words = [
-        sys.executable,
-        "-m",
-        "inference_server.run_samples",
-        str(model),
-        *map(str, samples),
-        "--to",
-        str(to),
-    ]
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=LIMIT_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise Stalled(
-            "InvalidSpec",
-            f"the model did not answer the samples in {LIMIT_SECONDS} s; give fewer or smaller ones",
-        ) from None
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or ["no word"]
-        advice = ""
-        if "ModuleNotFoundError" in said[0]:
-            advice = "; install edgemodel[server] to check what a rounded model answers"
-        raise Stalled("InvalidSpec", f"the model could not be run on the samples: {said[0][:600]}{advice}")
 
 
 def _differences(pairs: Sequence[tuple[Path, Path]]) -> tuple[OutputDifference, ...]:

@@ -15,13 +15,23 @@ from edgemodel.artifact.manifest_build import (
     build_referrer,
     build_signature_manifest,
 )
-from edgemodel.artifact.model_files import ModelFile, Packing, Paths, check_path, model_files
+from edgemodel.artifact.model_files import (
+    MAX_SAMPLES_BYTES,
+    SAMPLES_PATH,
+    ModelFile,
+    Packing,
+    Paths,
+    check_path,
+    model_files,
+)
 from edgemodel.artifact.oci_manifest import Descriptor, Index, Manifest
 from edgemodel.artifact.release import Release, format_time, parse_time, release
 
 __all__ = [
     "EMPTY_CONFIG",
     "EMPTY_DESCRIPTOR",
+    "MAX_SAMPLES_BYTES",
+    "SAMPLES_PATH",
     "SIGN_PREDICATE",
     "Descriptor",
     "Index",

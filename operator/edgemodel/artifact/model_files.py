@@ -21,6 +21,10 @@ MAX_PATH = 512
 """Longest path in bytes of UTF-8; the same as of ``spec.modelFile``."""
 MAX_COMPONENT = 255
 """Longest path component in bytes of UTF-8: what ext4, xfs, btrfs and overlayfs take."""
+SAMPLES_PATH = ".golden/samples.tar"
+"""Where golden samples lie, whatever their layer says of itself; as one file, so that nobody on the way unpacks it."""
+MAX_SAMPLES_BYTES = 16 << 20
+"""Longest archive of golden samples; the inference server reads no longer one."""
 IMAGE_FOLDER = "models/"
 """Where container images keep models (KServe's modelcar convention)."""
 
@@ -126,7 +130,7 @@ def model_files(manifest: Manifest) -> tuple[ModelFile, ...]:
             except Refused as error:
                 raise malformed(f"{where}: {error.message}") from None
         files.append(file)
-    if not files:
+    if all(file.descriptor.media_type == media_types.SAMPLES for file in files):
         raise malformed(
             "manifest.layers: no layer is a model file; expected CNCF ModelPack or KitOps layers, layers with an "
             f"{media_types.TITLE} annotation, or a container image with /models"
@@ -137,7 +141,11 @@ def model_files(manifest: Manifest) -> tuple[ModelFile, ...]:
 def _model_file(layer: Descriptor, where: str, *, image: bool) -> ModelFile | None:
     path = layer.annotations.get(media_types.FILEPATH) or layer.annotations.get(media_types.TITLE, "")
     if layer.media_type == media_types.SAMPLES:
-        return None
+        if layer.size > MAX_SAMPLES_BYTES:
+            raise malformed(
+                f"{where}.size: golden samples have {layer.size} bytes; at most {MAX_SAMPLES_BYTES} are delivered"
+            )
+        return ModelFile(SAMPLES_PATH, layer)
     for prefix, kinds in (
         (media_types.MODEL_LAYER, _MODELPACK_KINDS),
         (media_types.KITOPS_LAYER, _KITOPS_KINDS),

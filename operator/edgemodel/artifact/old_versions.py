@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgemodel.artifact import media_types
+from edgemodel.artifact import golden_samples
 from edgemodel.artifact.delta_publish import LocalFile, Version
-from edgemodel.artifact.manifest import Manifest, ModelFile, Paths, model_files
+from edgemodel.artifact.golden_samples import Golden
+from edgemodel.artifact.manifest import SAMPLES_PATH, Manifest, ModelFile, model_files
 from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry import Registry
 from edgemodel.artifact.store import Store, hash_file
-from edgemodel.artifact.tar import unpack
 from edgemodel.artifact.transfer import Progress, fetch
 
 
@@ -69,25 +69,17 @@ async def bring(
     return Published(pinned, content, Version(str(reference), tuple(files)))
 
 
-async def golden_samples(registry: Registry, published: Published, folder: Path) -> list[Path]:
-    """Return the samples that an artifact brings along (``.npz`` files), unpacked below ``folder``; none when it has none.
+def samples_of(published: Published, folder: Path) -> Golden | None:
+    """Return the golden samples that a version brings along, unpacked below ``folder``; None when it brings none.
 
     Raises:
-        Refused: ``DigestMismatch``, ``MalformedArtifact``.
-        Transient: as ``bring``.
+        Refused: ``MalformedArtifact``.
+        Stalled: ``InvalidSpec``.
     """
-    found: list[Path] = []
-    store = Store(folder, durable=False)
-    for layer in Manifest.parse(published.manifest).layers:
-        if layer.media_type != media_types.SAMPLES:
-            continue
-        await fetch(registry, published.reference, layer, store)
-        archive = ModelFile("samples.tar", layer, "tar")
-        names = await asyncio.to_thread(
-            unpack, store.path(layer.digest), archive, folder / layer.digest.hex, Paths()
-        )
-        found += [folder / layer.digest.hex / name for name in names if name.endswith(".npz")]
-    return sorted(found)
+    for file in published.version.files:
+        if file.path == SAMPLES_PATH:
+            return golden_samples.collect(file.file, folder)
+    return None
 
 
 def _lying(file: ModelFile, folders: Sequence[Path]) -> Path | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from edgemodel.artifact import media_types, onnx_layout
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import (
+    SAMPLES_PATH,
     Descriptor,
     Manifest,
     ModelFile,
@@ -102,14 +103,44 @@ def prepare(files: Mapping[str, Path], release: Release, folder: Path, *, extern
         descriptor = Descriptor(_media_type(path), hasher.digest(), hasher.size)
         layers.append(ModelFile(path, descriptor))
         blobs[descriptor] = source
+    return _put_together(layers, blobs, release, folder)
+
+
+def with_samples(prepared: Prepared, archive: Path, folder: Path) -> Prepared:
+    """Return an artifact with golden samples beside its files, which stay as they are.
+
+    Args:
+        prepared: without samples.
+        archive: what ``golden_samples.pack`` wrote; it must exist until the artifact is pushed.
+        folder: for what has to be written, as of ``prepare``; another one.
+
+    Raises:
+        Refused: ``MalformedArtifact``; the archive is too long to be delivered.
+    """
+    hasher = hash_file(archive)
+    descriptor = Descriptor(media_types.SAMPLES, hasher.digest(), hasher.size)
+    kept = {
+        blob: path for blob, path in prepared.blobs.items() if blob.media_type != media_types.MODEL_CONFIG
+    }
+    layers = [*prepared.files, ModelFile(SAMPLES_PATH, descriptor)]
+    return _put_together(layers, {**kept, descriptor: archive}, prepared.release, folder)
+
+
+def _put_together(
+    layers: Sequence[ModelFile], blobs: Mapping[Descriptor, Path], release: Release, folder: Path
+) -> Prepared:
     check_files(layers)
     config = build_config(release, [layer.descriptor.digest for layer in layers])
     config_file = folder / "config.json"
     config_file.write_bytes(config)
     config_descriptor = Descriptor(media_types.MODEL_CONFIG, Digest.of(config), len(config))
-    blobs[config_descriptor] = config_file
     manifest = build_manifest(layers, config_descriptor, release)
-    return Prepared(manifest, blobs, model_files(Manifest.parse(manifest)), release)
+    return Prepared(
+        manifest,
+        {**blobs, config_descriptor: config_file},
+        model_files(Manifest.parse(manifest)),
+        release,
+    )
 
 
 async def upload(

@@ -1,17 +1,26 @@
-"""``edgemodel inspect``: what an artifact says of itself and what is attached to it; nothing of it is checked.
+"""``edgemodel inspect``: what an artifact says of itself and what is attached to it; nobody is asked who says so.
 
 With ``--delta``: how two versions differ, and what that costs (``delta_tables``).
 """
 
 import argparse
 import asyncio
+import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemodel.cli import command, deltas, options, output
 from edgemodel.cli.command import Commands
+from edgemodel.errors import Refused
 
 if TYPE_CHECKING:
+    from edgemodel.artifact.reference import Reference
+    from edgemodel.artifact.registry import Registry
     from edgemodel.artifact.signature import Evidence
+    from edgemodel.artifact.verify import Examined
+
+_SHOWN = 8
 
 
 def add(commands: Commands) -> None:
@@ -20,7 +29,7 @@ def add(commands: Commands) -> None:
         commands,
         "inspect",
         run,
-        summary="show an artifact's files, release facts, signatures and deltas, unverified",
+        summary="show an artifact's files, release facts, golden samples and signatures, unverified",
         about="""
 Shows what is there, whoever put it there. Whether to believe it is for `edgemodel verify`.
 With --delta OLD NEW it compares two versions instead: tensor by tensor what changed, what each codec makes of it, and
@@ -50,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     from edgemodel.artifact.manifest import Manifest, model_files, release
     from edgemodel.artifact.reference import Reference
-    from edgemodel.artifact.verify import Examined, examine
+    from edgemodel.artifact.verify import examine
 
     if (arguments.reference is None) == (arguments.delta is None):
         arguments.fail("expected either a REFERENCE or --delta OLD NEW")
@@ -60,11 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
         return delta_tables.run(arguments)
     reference = Reference.parse(arguments.reference)
 
-    async def look() -> Examined:
+    async def look() -> "tuple[Examined, dict[str, Any] | None]":
         async with options.registry(arguments, reference) as registry:
-            return await examine(registry, reference)
+            examined = await examine(registry, reference)
+            return examined, await _golden(registry, examined.reference, examined.manifest_bytes)
 
-    examined = asyncio.run(look())
+    examined, golden = asyncio.run(look())
     manifest = Manifest.parse(examined.manifest_bytes)
     files, facts = model_files(manifest), release(manifest)
     signatures = [_signature(item) for item in examined.evidence]
@@ -87,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
                     }
                     for file in files
                 ],
+                "golden": golden,
                 "signatures": signatures,
                 "annotations": dict(manifest.annotations),
             }
@@ -112,6 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
         ],
     )
     print()
+    if golden is not None:
+        _show_golden(golden)
+        print()
     if signatures:
         output.table(
             ("SIGNATURE", "IS A", "KEY HINT", "SAYS"),
@@ -121,6 +135,46 @@ def run(arguments: argparse.Namespace) -> int:
         print("no signatures")
     output.note("Nothing of this was verified; edgemodel verify does that.")
     return 0
+
+
+async def _golden(registry: "Registry", reference: "Reference", manifest: bytes) -> dict[str, Any] | None:
+    """Fetch golden samples and return what they are; None when there are none."""
+    from edgemodel.artifact import golden_samples, media_types
+    from edgemodel.artifact.manifest import Manifest, model_files
+    from edgemodel.artifact.store import Store
+    from edgemodel.artifact.transfer import fetch
+
+    for file in model_files(Manifest.parse(manifest)):
+        if file.descriptor.media_type != media_types.SAMPLES:
+            continue
+        said: dict[str, Any] = {
+            "size": file.descriptor.size,
+            "samples": [],
+            "tolerances": None,
+            "problem": "",
+        }
+        with tempfile.TemporaryDirectory(prefix="edgemodel-") as name:
+            store = Store(Path(name), durable=False)
+            try:
+                await fetch(registry, reference, file.descriptor, store)
+                found = await asyncio.to_thread(golden_samples.listing, store.path(file.descriptor.digest))
+            except Refused as error:
+                return {**said, "problem": error.message}
+        return {**said, "samples": list(found.samples), "tolerances": found.tolerances}
+    return None
+
+
+def _show_golden(golden: dict[str, Any]) -> None:
+    named = ", ".join(golden["samples"][:_SHOWN])
+    more = len(golden["samples"]) - _SHOWN
+    tolerances = json.dumps(golden["tolerances"]) if golden["tolerances"] is not None else "by datatype"
+    output.fields(
+        [
+            ("golden samples", named + (f" and {more} more" if more > 0 else "")),
+            ("tolerances", tolerances if not golden["problem"] else None),
+            ("problem", golden["problem"]),
+        ]
+    )
 
 
 def _signature(item: "Evidence") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgemodel.cli import command, deltas, options, output, progress, rounding
+from edgemodel.cli import command, deltas, golden, options, output, progress, rounding
 from edgemodel.cli.command import Commands
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgemodel.artifact.delta.quant import TensorSteps
     from edgemodel.artifact.delta_publish import Version
     from edgemodel.artifact.digest import Digest
+    from edgemodel.artifact.golden_samples import Golden
     from edgemodel.artifact.keys import PrivateKey
     from edgemodel.artifact.manifest import Release
     from edgemodel.artifact.old_versions import Published
@@ -35,6 +36,7 @@ class _Published:
     rounded: rounding.Result | None
     unrounded: int | None
     """Bytes of the deltas from the first old version had nothing been rounded."""
+    samples: golden.Result | None
 
 
 def add(commands: Commands) -> None:
@@ -51,6 +53,8 @@ Name, version, sequence and expiry become part of what is signed. The sequence i
 every release: clusters refuse to go back to a lower one.
 With --key the tag moves only when the signature is in place, so nobody ever sees the tag unsigned.
 The same files, facts and --created give the same digest.
+With --golden, samples are signed with the model: each server runs them before the version gets traffic. The model must
+pass them here first. A version rounded by --delta-quantize takes the old one's samples on when none are given.
 With --delta-from, deltas from older versions are attached before the tag moves, so that nodes find them at their first
 look and fetch what changed instead of the model.""",
         examples="""
@@ -60,6 +64,8 @@ edgemodel publish model.onnx --to registry.example.com/models/detector:1.5.0 --s
     --delta-from registry.example.com/models/detector:1.4.0
 edgemodel publish model.onnx --to registry.example.com/models/detector:1.5.0 --sequence 8 --key edgemodel.key \\
     --delta-from registry.example.com/models/detector:1.4.0 --delta-quantize 4 --samples ./samples/
+edgemodel publish model.onnx --to registry.example.com/models/detector:1.6.0 --sequence 9 --key edgemodel.key \\
+    --golden ./golden/
 edgemodel publish ./detector/ --to localhost:5000/models/detector:dev --version dev --plain-http""",
     )
     parser.add_argument(
@@ -90,6 +96,11 @@ edgemodel publish ./detector/ --to localhost:5000/models/detector:dev --version 
         "password from $EDGEMODEL_PASSWORD, $COSIGN_PASSWORD or the terminal",
     )
     parser.add_argument("--keep-weights-inside", action="store_true", help="leave ONNX files as they are")
+    checks = parser.add_argument_group("what the model answers")
+    golden.add(checks)
+    checks.add_argument(
+        "--model-file", metavar="PATH", help="the ONNX file to run on samples (default: the only one)"
+    )
     group = parser.add_argument_group("deltas")
     group.add_argument(
         "--delta-from",
@@ -129,10 +140,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with tempfile.TemporaryDirectory(prefix="edgemodel-") as name:
         folder = Path(name)
+        samples = golden.collect(arguments, folder / "given-samples")
         prepared = prepare(
             collect(arguments.files), release, folder, external=not arguments.keep_weights_inside
         )
-        published = asyncio.run(_publish(arguments, reference, prepared, old, key, moment, folder))
+        published = asyncio.run(_publish(arguments, reference, prepared, samples, old, key, moment, folder))
     if not f"/{reference.repository}".endswith(f"/{release.name}"):
         output.note(
             f"Clusters will refuse it: it is named {release.name}, and {reference.repository} does not end so (WrongModel)."
@@ -145,25 +157,36 @@ async def _publish(
     arguments: argparse.Namespace,
     reference: "Reference",
     prepared: "Prepared",
+    samples: "Golden | None",
     old: "Sequence[Reference]",
     key: "PrivateKey | None",
     moment: datetime,
     folder: Path,
 ) -> _Published:
-    """Round and make deltas if that was asked for, upload, sign, and only then move the tag."""
+    """Round, add samples and make deltas if that was asked for, upload, sign, and only then move the tag."""
     from edgemodel.artifact.attach import attach
+    from edgemodel.artifact.old_versions import samples_of
     from edgemodel.artifact.publish import move_tag, upload
     from edgemodel.artifact.signature import sign_bundle
 
+    result, unrounded, carried_from = None, None, ""
+    before = await deltas.bring(arguments, old, folder / "old") if old else []
+    steps: Mapping[Digest, Sequence[TensorSteps]] = {}
+    if before and arguments.delta_quantize:
+        if samples is None and (carried := samples_of(before[0], folder / "old-samples")) is not None:
+            samples, carried_from = carried.unanswered(), str(before[0].reference)
+        unrounded = await asyncio.to_thread(_unrounded, prepared, before[0], folder / "unrounded")
+        new = _version(reference, prepared)
+        result = await rounding.apply(arguments, new, before[0], samples, folder)
+        prepared, steps = _prepare_rounded(result, prepared.release, folder / "prepared")
+    beside: golden.Result | None = None
+    if samples is not None:
+        files = _version(reference, prepared).beside()
+        prepared, beside = await asyncio.to_thread(
+            golden.put_beside, arguments, prepared, samples, files, folder / "golden", carried_from
+        )
     made: list[deltas.Made] = []
-    result, unrounded = None, None
-    if old:
-        before = await deltas.bring(arguments, old, folder / "old")
-        steps: Mapping[Digest, Sequence[TensorSteps]] = {}
-        if arguments.delta_quantize:
-            unrounded = await asyncio.to_thread(_unrounded, prepared, before[0], folder / "unrounded")
-            result = await rounding.apply(arguments, _version(reference, prepared), before[0], folder)
-            prepared, steps = _prepare_rounded(result, prepared.release, folder / "prepared")
+    if before:
         made = await _deltas(_version(reference, prepared), before, steps, folder / "patches")
     async with options.registry(arguments, reference) as registry:
         with progress.bar("pushing") as advance:
@@ -173,7 +196,7 @@ async def _publish(
         if key is not None:
             signature = (await attach(registry, pinned, sign_bundle(key, prepared.digest), moment)).digest
         await move_tag(registry, reference, prepared)
-    return _Published(prepared, signature, made, attached, result, unrounded)
+    return _Published(prepared, signature, made, attached, result, unrounded, beside)
 
 
 def _version(reference: "Reference", prepared: "Prepared") -> "Version":
@@ -232,6 +255,8 @@ def _print(arguments: argparse.Namespace, reference: "Reference", published: _Pu
             document["deltas"] = deltas.document(published.made, published.attached)
         if published.rounded is not None:
             document["rounded"] = rounding.document(published.rounded, published.unrounded)
+        if published.samples is not None:
+            document["golden"] = golden.document(published.samples)
         output.document(document)
         return
     output.table(
@@ -243,6 +268,8 @@ def _print(arguments: argparse.Namespace, reference: "Reference", published: _Pu
         size = sum(o.new.descriptor.size - o.saved for o in published.made[0].outcomes if o.new.path in paths)
         rounding.show(published.rounded, published.unrounded, size)
     deltas.show(published.made)
+    if published.samples is not None:
+        golden.show(published.samples)
     print()
     output.fields([("published", reference), ("digest", prepared.digest), ("signature", published.signature)])
     if published.signature is None:

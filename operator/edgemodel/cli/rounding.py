@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgemodel.cli import options, output
+from edgemodel.cli import output
 from edgemodel.errors import Stalled
 
 if TYPE_CHECKING:
     from edgemodel.artifact.delta_accuracy import OutputDifference
     from edgemodel.artifact.delta_publish import Version
     from edgemodel.artifact.delta_quantize import Rounded
+    from edgemodel.artifact.golden_samples import Golden
     from edgemodel.artifact.old_versions import Published
 
 
@@ -45,7 +46,7 @@ def add(group: Any) -> None:
         type=Path,
         metavar="FILE",
         help=".npz with one array for each input, or a folder of such files: the rounded model must answer them as the "
-        "trained one does (default: those that the first --delta-from brings along)",
+        "trained one does (default: those of --golden, else those that the first --delta-from brings along)",
     )
     group.add_argument(
         "--min-cosine",
@@ -54,7 +55,6 @@ def add(group: Any) -> None:
         metavar="X",
         help="lowest cosine, on any sample and output, between the two answers (default: 0.9999)",
     )
-    group.add_argument("--model-file", metavar="PATH", help="the ONNX file to run (default: the only one)")
     group.add_argument(
         "--accept-unchecked", action="store_true", help="publish a rounded model that nobody compared"
     )
@@ -80,8 +80,14 @@ def check_options(arguments: argparse.Namespace) -> None:
         )
 
 
-async def apply(arguments: argparse.Namespace, new: "Version", old: "Published", folder: Path) -> Result:
-    """Round the update and check what the rounded model answers.
+async def apply(
+    arguments: argparse.Namespace,
+    new: "Version",
+    old: "Published",
+    golden: "Golden | None",
+    folder: Path,
+) -> Result:
+    """Round the update and check what the rounded model answers: to ``--samples``, or else to golden samples.
 
     Raises:
         Refused: ``AccuracyLost``; the message has the figures.
@@ -91,7 +97,7 @@ async def apply(arguments: argparse.Namespace, new: "Version", old: "Published",
     from edgemodel.artifact.delta_quantize import round_update
     from edgemodel.artifact.model_directory import entry_file
 
-    samples = await _samples(arguments, old, folder / "samples")
+    samples = _samples(arguments, old, golden)
     rounded = await asyncio.to_thread(
         round_update, old.version, new, arguments.delta_quantize, folder / "rounded"
     )
@@ -111,20 +117,18 @@ async def apply(arguments: argparse.Namespace, new: "Version", old: "Published",
     return Result(arguments.delta_quantize, files, tuple(rounded), len(samples), differences)
 
 
-async def _samples(arguments: argparse.Namespace, old: "Published", folder: Path) -> list[Path]:
-    from edgemodel.artifact import delta_accuracy, old_versions
+def _samples(arguments: argparse.Namespace, old: "Published", golden: "Golden | None") -> list[Path]:
+    from edgemodel.artifact import delta_accuracy
 
     if arguments.samples:
         return delta_accuracy.samples_in(arguments.samples)
-    async with options.registry(arguments, old.reference) as registry:
-        found = await old_versions.golden_samples(registry, old, folder)
-    if not found and not arguments.accept_unchecked:
+    if golden is None and not arguments.accept_unchecked:
         raise Stalled(
             "InvalidSpec",
             f"--delta-quantize changes what the model answers, a little, and {old.reference} brings no samples to compare "
-            "on: give --samples, or --accept-unchecked",
+            "on: give --golden, --samples, or --accept-unchecked",
         )
-    return found
+    return golden.inputs if golden is not None else []
 
 
 def document(result: Result, unrounded: int | None) -> dict[str, Any]:

@@ -6,7 +6,14 @@ import pytest
 
 from edgemodel.artifact import media_types
 from edgemodel.artifact.digest import Digest
-from edgemodel.artifact.manifest import Manifest, Paths, check_path, model_files
+from edgemodel.artifact.manifest import (
+    MAX_SAMPLES_BYTES,
+    SAMPLES_PATH,
+    Manifest,
+    Paths,
+    check_path,
+    model_files,
+)
 from edgemodel.errors import Refused
 
 DIGEST = str(Digest.of(b""))
@@ -56,9 +63,27 @@ def test_what_serves_no_inference_is_left_in_the_registry():
         layer(f"{WEIGHT}.raw", "model.onnx"),
         layer("application/vnd.cncf.model.dataset.v1.tar", "data"),
         layer("application/vnd.cncf.model.code.v1.raw", "train.py"),
-        layer(media_types.SAMPLES),
     )
     assert found == [("model.onnx", "raw", "")]
+
+
+def test_golden_samples_lie_at_one_place_whatever_their_layer_says_and_unpacked_by_nobody():
+    for given in ("", "../elsewhere", "model.json"):
+        found = files(layer(f"{WEIGHT}.raw", "model.onnx"), layer(media_types.SAMPLES, given))
+        assert found[1] == (SAMPLES_PATH, "raw", "")
+
+
+def test_golden_samples_alone_are_no_model_and_there_is_one_archive_of_them():
+    with pytest.raises(Refused, match="no layer is a model file"):
+        files(layer(media_types.SAMPLES))
+    with pytest.raises(Refused, match="is the same as"):
+        files(layer(f"{WEIGHT}.raw", "m.onnx"), layer(media_types.SAMPLES), layer(media_types.SAMPLES))
+
+
+def test_golden_samples_larger_than_a_server_reads_are_refused():
+    large = {**layer(media_types.SAMPLES), "size": MAX_SAMPLES_BYTES + 1}
+    with pytest.raises(Refused, match=r"layers\[1\]\.size: golden samples have 16777217 bytes"):
+        files(layer(f"{WEIGHT}.raw", "m.onnx"), large)
 
 
 def test_the_title_names_a_file_without_filepath():
