@@ -1,0 +1,196 @@
+"""Versions come, fail and go under a load, and parts of the system die beside it: no client gets no answer, or a wrong one.
+
+Two nodes, two gateways. The load is a short one here; ``make bench NAME=rollout`` runs the same scenarios with 50,000
+requests each.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import bad_models, rollouts, tiny_model
+from testbed.installation import Testbed, start
+from testbed.publisher import EDGEMODEL, Publisher
+from testbed.shell import run
+from testbed.trial import CANARY, NAME, SURGE, Trial
+
+REQUESTS = 3000
+RATE = 200.0
+LIMITED = {"resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}}
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    more = {"gateway": {"replicas": 2}, "node": {"heartbeatSeconds": 3}, "settings": {"nodeLookInterval": 3}}
+    with start("rollouts", nodes=2, more=more) as testbed:
+        yield testbed
+
+
+@pytest.fixture
+def trial(bed: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Trial]:
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    namespace = f"r{next(_numbers)}-{words[:40].strip('-')}"
+    bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    publisher = Publisher(tmp_path, bed.registry)
+    made = Trial(bed, namespace, publisher, publisher.key("site"), tmp_path, rate=RATE)
+    yield made
+    if getattr(request.node, "failed", False):
+        print(bed.describe(namespace))
+    made.end()
+
+
+def test_nobody_notices_that_a_version_takes_over(trial: Trial) -> None:
+    promotion = rollouts.promote(trial, SURGE, REQUESTS)
+    assert promotion.load.trouble == []
+    assert promotion.load.answers["v2"] > 200
+    assert trial.status()["slots"]["lastGood"]["version"] == "v1"
+
+
+def test_a_canary_takes_its_share_step_by_step(trial: Trial) -> None:
+    steps = [{"weight": 5, "pause": "5s"}, {"weight": 40, "pause": "5s"}]
+    promotion = rollouts.promote(trial, {**CANARY, "steps": steps}, REQUESTS)
+    assert promotion.load.trouble == []
+    assert [weight for weight in promotion.weights if weight] == [5, 40, 100]
+    shares = []
+    for _, counts in promotion.load.windows(1.0):
+        total = counts["v1"] + counts["v2"]
+        shares.append(counts["v2"] / total)
+    both = [share for share in shares if 0 < share < 1]
+    assert any(0.02 <= share <= 0.12 for share in both)
+    assert any(0.25 <= share <= 0.55 for share in both)
+    reasons = {
+        event["reason"]
+        for event in trial.bed.kube.list("events", trial.namespace)
+        if event["involvedObject"]["kind"] == "EdgeModel"
+    }
+    assert {"RolloutStarted", "WeightSet", "GatePassed", "Promoted"} <= reasons
+
+
+def test_one_that_answers_wrongly_never_gets_a_request(trial: Trial) -> None:
+    back = rollouts.take_back(trial, SURGE, bad_models.wrong("v2"), REQUESTS)
+    assert back.load.trouble == []
+    assert back.load.answers["v2"] == 0
+    assert back.reason == "GoldenSamplesFailed"
+
+
+def test_one_that_is_five_times_slower_is_taken_back(trial: Trial) -> None:
+    trial.rounds = bad_models.SLOW_ROUNDS // 5
+    back = rollouts.take_back(trial, CANARY, bad_models.slow("v2"), REQUESTS)
+    assert back.load.trouble == []
+    assert back.reason == "GateFailed"
+    assert back.to_last_good <= 3
+
+
+def test_one_that_fails_on_some_requests_is_taken_back(trial: Trial) -> None:
+    back = rollouts.take_back(trial, CANARY, bad_models.failing("v2"), REQUESTS)
+    print(back.load.summary(), back.load.trouble[:5])
+    assert back.load.wrong == []
+    assert back.reason == "GateFailed"
+    assert "error" in back.message
+    assert back.to_last_good <= 3
+    assert back.load.failures == []
+
+
+def test_one_that_crashes_while_it_loads_is_taken_back(trial: Trial) -> None:
+    back = rollouts.take_back(trial, SURGE, bad_models.crashing("v2"), REQUESTS, server=LIMITED)
+    assert back.load.trouble == []
+    assert back.load.answers["v2"] == 0
+    assert back.to_verdict <= 15
+    trial.bed.kube.await_condition(NAME, "Ready", "True", "Serving", trial.namespace)
+
+
+def test_one_that_takes_ever_more_memory_is_taken_back_when_the_kernel_kills_it(trial: Trial) -> None:
+    built = bad_models.leaking("v2", requests=100, megabytes=200)
+    steps = [{"weight": 20, "pause": "60s"}]
+    back = rollouts.take_back(trial, {**CANARY, "steps": steps}, built, REQUESTS, server=LIMITED)
+    assert back.load.trouble == []
+    assert back.load.answers["v2"] > 0
+    assert back.to_last_good <= 3
+
+
+def test_nobody_notices_the_death_of_any_process(trial: Trial) -> None:
+    trial.serve("v1")
+    for act in (
+        trial.kill_server,
+        trial.kill_operator,
+        trial.nodes()[1].kill_agent,
+        lambda: trial.kill_gateway(b"edgemodel\0gateway"),
+    ):
+        assert rollouts.disturb(trial, act, REQUESTS // 2).trouble == []
+
+
+def test_the_death_of_haproxy_costs_broken_connections_and_nothing_else(trial: Trial) -> None:
+    trial.serve("v1")
+    load = rollouts.disturb(trial, lambda: trial.kill_gateway(b"haproxy"), REQUESTS // 2, resend=True)
+    assert load.trouble == []
+
+
+def test_nobody_notices_a_drain(trial: Trial) -> None:
+    trial.serve("v1")
+
+    def drain() -> None:
+        with trial.drained(trial.nodes()[1]):
+            trial.bed.kube.until(lambda: trial.ready_pods() == 2, "the pods to be elsewhere", timeout=120)
+
+    assert rollouts.disturb(trial, drain, REQUESTS).trouble == []
+
+
+def test_nobody_notices_what_happens_to_other_models(trial: Trial) -> None:
+    trial.serve("v1")
+    assert rollouts.disturb(trial, lambda: trial.crowd(25), REQUESTS).trouble == []
+
+
+def test_nobody_notices_a_change_of_the_gateways_configuration(trial: Trial) -> None:
+    trial.serve("v1")
+
+    def change() -> None:
+        for limit in (64, 256):
+            trial.apply(traffic={"queue": {"limit": limit, "timeout": "4s"}, "sticky": limit == 64})
+            trial.bed.kube.await_condition(NAME, "Ready", "True", "Serving", trial.namespace)
+
+    assert rollouts.disturb(trial, change, REQUESTS // 2).trouble == []
+
+
+def test_stop_first_states_its_gap(trial: Trial) -> None:
+    load, gap = rollouts.stop_first(trial, REQUESTS)
+    print(load.summary(), f"gap {gap:.2f} s")
+    assert load.wrong == []
+    assert 0 < gap < 60
+    assert load.answers["v2"] > 0
+
+
+def test_a_person_goes_back_and_promotes_by_hand(trial: Trial) -> None:
+    first = trial.serve("v1", rollout=CANARY)
+    kube = trial.bed.kube
+    with trial.load("v1", "v2") as load:
+        slow = {**CANARY, "steps": [{"weight": 10, "pause": "1h"}]}
+        trial.apply(rollout=slow)
+        second = trial.publish("v2")
+        kube.until(lambda: load.answers["v2"] > 20, "the candidate to answer", timeout=120)
+        assert trial.status()["rollout"]["weight"] == 10
+        cli = ("--kubeconfig", str(kube.kubeconfig), "--namespace", trial.namespace)
+        run(EDGEMODEL, "promote", NAME, *cli)
+        trial.await_active(second)
+        run(EDGEMODEL, "rollback", NAME, *cli)
+        trial.await_active(first)
+        trial.await_more(load, 200)
+    assert load.trouble == []
+    assert trial.status()["rolledBack"]["reason"] == "Manual"
+    # It is not tried again by itself.
+    assert trial.status()["slots"].get("candidate") is None
+
+
+def test_a_good_version_after_a_bad_one_takes_over(trial: Trial) -> None:
+    trial.serve("v1", rollout=SURGE)
+    with trial.load("v1", "v3") as load:
+        bad = trial.publish("v2", bad_models.wrong("v2"))
+        trial.await_rolled_back(bad)
+        good = trial.publish("v3", tiny_model.model("v3"))
+        trial.await_active(good)
+        trial.await_more(load, 200)
+    assert load.trouble == []
+    assert load.answers["v3"] > 0
