@@ -9,6 +9,7 @@ from edgemodel.artifact import media_types
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.keys import PrivateKey
 from edgemodel.artifact.manifest import (
+    SAMPLES_PATH,
     Descriptor,
     Manifest,
     ModelFile,
@@ -54,8 +55,13 @@ def publish(
     release: Release = RELEASE,
     tag: str = "v1",
 ) -> Published:
-    """Put raw files into the simulator as a model, signed unless ``key`` is None."""
-    model_files = [ModelFile(path, layer(content)) for path, content in files.items()]
+    """Put raw files (and golden samples) into the simulator as a model, signed unless ``key`` is None."""
+    model_files = [
+        ModelFile(
+            path, layer(content, media_types.SAMPLES if path == SAMPLES_PATH else media_types.MODEL_WEIGHT)
+        )
+        for path, content in files.items()
+    ]
     config = build_config(release, [file.descriptor.digest for file in model_files])
     config_descriptor = Descriptor(media_types.MODEL_CONFIG, Digest.of(config), len(config))
     for content in (config, *files.values()):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgemodel.artifact.manifest import SAMPLES_PATH
 from edgemodel.artifact.pull import PulledModel, Wish, pull
 from edgemodel.artifact.signature import sign_bundle
 from edgemodel.artifact.store import Store
@@ -147,6 +148,19 @@ async def test_a_whole_directory_needs_no_network(simulator, tmp_path):
     assert simulator.requests == []
     assert model.downloaded == 0
     assert contents(tmp_path) == FILES
+
+
+async def test_golden_samples_arrive_beside_the_model_and_count_as_its_own(simulator, tmp_path):
+    files = {**FILES, SAMPLES_PATH: b"not unpacked, so anything will do"}
+    published = publish(simulator, files)
+    await pulled(simulator, published.pinned, tmp_path)
+    assert contents(tmp_path) == files
+    simulator.requests.clear()
+    await pulled(simulator, published.pinned, tmp_path)
+    assert simulator.requests == [], "it is whole with them"
+    (tmp_path / SAMPLES_PATH).unlink()
+    assert (await pulled(simulator, published.pinned, tmp_path)).downloaded == len(files[SAMPLES_PATH])
+    assert contents(tmp_path) == files
 
 
 async def test_a_whole_directory_is_judged_again_under_the_policies_of_today(simulator, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgemodel.artifact.manifest import SAMPLES_PATH
 from edgemodel.errors import Refused, Stalled, Transient
 from edgemodel.node.installed import key_of
 from edgemodel.node.recheck import recheck
@@ -59,6 +60,31 @@ async def test_a_shared_layer_is_kept_and_downloaded_once(here, simulator):
     assert len(blob_requests(simulator, SHARED)) == 1
     assert two.downloaded == len(graph(2))
     assert here.store.used() < len(SHARED) + 30_000
+
+
+async def test_golden_samples_lie_beside_the_model_as_one_file_that_versions_share(here, simulator):
+    samples = b"not unpacked, so anything will do" * 100
+    one, two = [
+        publish(
+            simulator,
+            {"model.onnx": graph(number), SAMPLES_PATH: samples},
+            release=release(number),
+            tag=f"v{number}",
+        )
+        for number in (1, 2)
+    ]
+    places = [(await here.bring(version)).directory / SAMPLES_PATH for version in (one, two)]
+    assert [place.read_bytes() for place in places] == [samples, samples]
+    assert len({inode(place) for place in places}) == 1
+    assert len(blob_requests(simulator, samples)) == 1
+    assert stat.S_IMODE(places[0].parent.stat().st_mode) == 0o555
+    assert json.loads((places[0].parent.parent / "model.json").read_text())["file"] == "model.onnx"
+    flip(here.store.blobs.path(layer(samples).digest))
+    later = here.rebooted("second")
+    assert ((await later.bring(two)).directory / SAMPLES_PATH).read_bytes() == samples, (
+        "altered, so fetched again"
+    )
+    assert later.store.installed(one.manifest.digest) is None
 
 
 async def test_two_entry_files_of_one_artifact_are_two_directories(here, simulator):
