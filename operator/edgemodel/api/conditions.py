@@ -40,8 +40,6 @@ class Reason(StrEnum):
     RECONCILING = "Reconciling"
     SUSPENDED = "Suspended"
     NO_READY_PODS = "NoReadyPods"
-    GATEWAY_MISSING = "GatewayMissing"
-    ACCESS_CLOSED = "AccessClosed"
     # ArtifactVerified: False
     VERIFIED = "Verified"
     NO_MATCHING_POLICY = "NoMatchingPolicy"
@@ -88,8 +86,14 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     BLOCKED_BY_FAILED_LOAD = "BlockedByFailedLoad"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    CANARY = "Canary"
+    GATE_INCONCLUSIVE = "GateInconclusive"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
     # RolledBack
     LOAD_FAILED = "LoadFailed"
+    GATE_FAILED = "GateFailed"
+    GOLDEN_SAMPLES_FAILED = "GoldenSamplesFailed"
+    MANUAL = "Manual"
     # Degraded
     STALE = "Stale"
     REPLICAS_MISSING = "ReplicasMissing"
@@ -100,6 +104,8 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     POLICY_REFUSED = "PolicyRefused"
     NAME_CONFLICT = "NameConflict"
+    GATEWAY_MISSING = "GatewayMissing"
+    ACCESS_CLOSED = "AccessClosed"
     # any type
     NONE = "None"
 

@@ -114,6 +114,12 @@ EDGE_MODEL = Kind(
         Column("Ready", _condition(ConditionType.READY, "status"), "Whether some version answers requests."),
         Column("Status", _condition(ConditionType.READY, "reason"), "Why it is ready or not, in one word."),
         Column("Version", ".status.slots.active.version", "Version that receives the requests."),
+        Column(
+            "Weight",
+            ".status.rollout.weight",
+            "Percent of requests that the new version gets while it is judged.",
+            type="integer",
+        ),
         Column("Replicas", ".status.readyReplicas", "Pods of that version that answer.", type="integer"),
         Column(
             "Nodes",
@@ -198,6 +204,24 @@ _EXTRAS = {
         },
         list_keys={"pullSecrets": "name"},
     ),
+    "RolloutSpec": Extras(
+        rules=(
+            Rule(
+                "self.strategy == 'Canary' || !has(self.steps) || size(self.steps) == 0",
+                "steps are for strategy Canary only",
+                field_path=".steps",
+            ),
+        ),
+        field_rules={
+            "steps": (
+                Rule(
+                    "self.map(step, step.weight).isSorted()",
+                    "the weights of steps must not go down: a version that turns out bad is taken back at once",
+                ),
+            ),
+        },
+    ),
+    "RolloutStatus": Extras(list_keys={"gate": "name"}),
     "EdgeModelStatus": Extras(list_keys={"conditions": "type", "nodeStatuses": "node"}),
     "ModelTrustPolicySpec": Extras(
         rules=(

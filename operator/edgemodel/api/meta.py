@@ -37,6 +37,12 @@ ANNOTATION_MODEL_FILE = f"{GROUP}/model-file"
 """On pods that mount their model: the entry file, where the EdgeModel names one."""
 ANNOTATION_RETRY = f"{GROUP}/retry"
 """On an EdgeModel: any new value asks for a rolled-back digest to be tried once more."""
+ANNOTATION_PROMOTE = f"{GROUP}/promote"
+"""On an EdgeModel: the digest of a candidate, or 12 hex digits of it or more, that is to take over without gate, steps and
+window as soon as its pods are ready."""
+ANNOTATION_ROLLBACK = f"{GROUP}/rollback"
+"""On an EdgeModel: the digest of a version, or 12 hex digits of it or more, that is not to serve: a candidate is taken back,
+an active one makes way for the last good one. It holds as long as the annotation stands."""
 
 CSI_DRIVER = f"models.{GROUP}"
 """Name of the CSI driver by which the node agent gives pods their model."""

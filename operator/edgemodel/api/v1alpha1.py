@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgemodel.api.edge_node import TransferKind, Window
+from edgemodel.api.edge_node import TransferKind
 from edgemodel.api.meta import API_VERSION, Condition, DigestText, Duration, OwnerMetadata, Resource
+from edgemodel.api.rollout import RolloutSpec, RolloutStatus
 from edgemodel.api.traffic import Access, Traffic
 
 FreeForm = dict[str, Any]
@@ -55,28 +56,6 @@ class PodTemplate(Resource):
     """Priority class of the pods."""
     runtime_class_name: str | None = Field(default=None, max_length=253)
     """Runtime class of the pods."""
-
-
-class RolloutWindow(Resource):
-    """When what may happen."""
-
-    download: Window | None = None
-    """When nodes may download a new version; at any time when empty. The version that serves is never held back: a new node
-    gets it at once."""
-
-
-class RolloutSpec(Resource):
-    """How a new version takes over, and when it is taken back."""
-
-    strategy: Literal["Surge", "StopFirst"] = "Surge"
-    """Surge: the new version starts beside the old one and takes over when it is ready; needs memory for both, no gap
-    in service. StopFirst: the old version stops before the new one starts; needs memory for one, service pauses."""
-    progress_deadline: Duration = "10m"
-    """A new version that makes no progress for this long, once it is delivered, is taken back."""
-    window: RolloutWindow = Field(default_factory=RolloutWindow)
-    """When what may happen."""
-    paused: bool = False
-    """Hold the change of version: new versions are resolved and verified, none is started or promoted."""
 
 
 class IntegritySpec(Resource):
@@ -244,6 +223,8 @@ class EdgeModelStatus(Resource):
     """What spec.image stands for."""
     slots: Slots = Field(default_factory=Slots)
     """Versions by role."""
+    rollout: RolloutStatus | None = None
+    """How far the candidate has come; none when there is none."""
     rolled_back: RolledBack | None = None
     """The last version that was taken back."""
     highest_sequence: int | None = None

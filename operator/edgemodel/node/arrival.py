@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from edgemodel.api import schedule
 from edgemodel.api.conditions import Reason
 from edgemodel.artifact import sealing
 from edgemodel.artifact.credentials import Credentials
@@ -29,7 +30,7 @@ from edgemodel.artifact.sealing import SealingKey
 from edgemodel.artifact.trust import Verdict
 from edgemodel.artifact.verify import Examined, examine
 from edgemodel.errors import EdgeModelError, Refused, Stalled, Transient, Waiting
-from edgemodel.node import imports, window
+from edgemodel.node import imports
 from edgemodel.node.backoff import Backoff, spread
 from edgemodel.node.board import Board
 from edgemodel.node.entry import Entry
@@ -362,12 +363,12 @@ class Arrival:
         entry, now = self.entry, self._site.clock()
         if entry.window is None or entry.role == "Active":
             return None
-        closes = window.open_until(entry.window, now)
+        closes = schedule.open_until(entry.window, now)
         if closes is not None:
             if self._begins is not None and self._begins[0] <= now < self._begins[1] < closes:
                 raise self._waiting("the download window is open; this node begins a little later", now)
             return closes
-        opens = window.opens_at(entry.window, now)
+        opens = schedule.opens_at(entry.window, now)
         if opens is None:
             raise Stalled(Reason.INVALID_SPEC, f"download window {entry.window.schedule!r} never opens")
         if self._begins is None or self._begins[0] != opens:

@@ -51,7 +51,7 @@ def test_the_committed_reference_page_is_what_the_types_make() -> None:
 def test_every_node_is_structural(kind: crd.Kind) -> None:
     for path, node in nodes(crd.schema(kind)):
         assert set(node) <= ALLOWED, path
-        assert node["type"] in {"object", "array", "string", "integer", "boolean"}, path
+        assert node["type"] in {"object", "array", "string", "integer", "number", "boolean"}, path
 
 
 def test_every_field_of_spec_and_status_is_explained(kind: crd.Kind) -> None:
@@ -91,7 +91,7 @@ def test_printer_columns_point_at_fields_that_exist(kind: crd.Kind) -> None:
 
 def test_printer_columns_in_the_order_users_read() -> None:
     names = [column.name for column in crd.EDGE_MODEL.columns if not column.wide]
-    assert names == ["Ready", "Status", "Version", "Replicas", "Nodes", "Age"]
+    assert names == ["Ready", "Status", "Version", "Weight", "Replicas", "Nodes", "Age"]
     wide = [column.name for column in crd.EDGE_MODEL.columns if column.wide]
     assert wide == ["Digest", "Candidate", "URL", "Message"]
     shown = [column.name for column in crd.EDGE_NODE.columns if not column.wide]
@@ -112,7 +112,10 @@ def test_the_five_line_model_parses_and_its_defaults_are_those_of_the_schema() -
             assert wire[name] == node["default"], name
     rollout = schema["rollout"]["properties"]
     for name, node in rollout.items():
-        assert wire["rollout"][name] == node.get("default", {"download": None}), name
+        if "default" in node and node["default"] != {}:
+            assert wire["rollout"][name] == node["default"], name
+    for name, node in rollout["gate"]["properties"].items():
+        assert wire["rollout"]["gate"][name] == node.get("default"), name
 
 
 @pytest.mark.parametrize(

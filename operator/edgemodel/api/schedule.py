@@ -1,6 +1,7 @@
-"""Download windows: when one is open, and when it opens next.
+"""Windows: when one is open, and when it opens next.
 
-Told by the node's own clock, which may be wrong: a window is about the price of a line, never about trust. Pure.
+Told by the clock of whoever asks, a node's or the operator's, which may be wrong: a window is about the price of a line or
+the hours of a plant, never about trust. Pure.
 Promises: a schedule or zone that cannot be read is refused by its name. Summer time is Debian cron's way: a start that the
 clock skips happens at once after the gap, one that it repeats happens once.
 """
@@ -62,4 +63,4 @@ def _next(window: Window, now: datetime, *, reverse: bool) -> datetime | None:
 
 
 def _invalid(what: str) -> Stalled:
-    return Stalled("InvalidSpec", f"download window: {what}")
+    return Stalled("InvalidSpec", f"window: {what}")

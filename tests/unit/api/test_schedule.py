@@ -1,12 +1,12 @@
-"""Download windows, across zones and summer time."""
+"""Windows, across zones and summer time."""
 
 from datetime import UTC, datetime
 
 import pytest
 
 from edgemodel.api.edge_node import Window
+from edgemodel.api.schedule import open_until, opens_at
 from edgemodel.errors import Stalled
-from edgemodel.node.window import open_until, opens_at
 
 
 def at(text: str) -> datetime:
