@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,13 +172,25 @@ def difference(expected: Array, found: Array, tolerance: Tolerance) -> str | Non
     count = int(np.count_nonzero(wrong))
     if not count:
         return None
-    index = tuple(int(axis) for axis in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
+    worst = int(np.argmax(_distance(expected, found, tolerance) * wrong + wrong))
+    index = tuple(int(axis) for axis in np.unravel_index(worst, wrong.shape))
     one, other = expected[index], found[index]
     message = f"index {list(index)}: expected {_shown(one)}, found {_shown(other)}"
     if expected.dtype.kind in "iuf":
         allowed = tolerance.absolute + tolerance.relative * abs(float(one))
         message += f", at most {allowed:.3g} apart"
     return f"{message}; {count} of {expected.size} values differ"
+
+
+def _distance(expected: Array, found: Array, tolerance: Tolerance) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return how far each value is from what is allowed, as a number that is never NaN; 0 where there is none."""
+    if expected.dtype.kind not in "iuf":
+        return np.zeros(expected.shape)
+    with np.errstate(all="ignore"):
+        one, other = expected.astype(np.float64), found.astype(np.float64)
+        beyond = np.abs(other - one) - tolerance.absolute - tolerance.relative * np.abs(one)
+    most = np.finfo(np.float64).max / 2
+    return np.clip(np.nan_to_num(beyond, nan=most, posinf=most), 0, most)
 
 
 def _close(
@@ -208,7 +221,7 @@ def _datatype(array: Array) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value.item() if isinstance(value, np.generic) else value)
+    text = str(value) if isinstance(value, np.generic) else repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

@@ -2,6 +2,7 @@
 
 ``standard_v3_2`` (in magika 0.6.1) and ``standard_v3_3`` (in magika 1.0.3) take the first and last 1,024 bytes of a file
 as int32 tokens, shape [batch, 2048], and return one score per content type, shape [batch, 214].
+`golden` writes golden samples of a release, `mistaken` a model that loads and answers like one, and answers wrongly.
 Features are extracted by Magika's own code, and the expected answer is computed by ONNX Runtime in this process.
 """
 
@@ -30,6 +31,7 @@ SAMPLES: dict[str, bytes] = {
     "shell": b'#!/bin/sh\nset -eu\nfor f in *.log; do\n  gzip -9 "$f"\ndone\n' * 4,
 }
 """Content by the type that Magika should see in it."""
+_TYPES = 214
 
 
 def release(version: str) -> Path:
@@ -150,3 +152,42 @@ def nudged(target: Path, *, of: Path | None = None, scale: float = 1e-3, seed: i
     target.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, target)
     return target
+
+
+def mistaken(target: Path, *, of: Path | None = None) -> Path:
+    """Write a copy of a model (v1) that loads, is as fast, gives scores that add up to 1, and answers wrongly.
+
+    Each type gets the score of the type after it: what a model looks like that was exported with the labels of another.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(of or release("v1"))
+    moved = 0
+    for weights in model.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype == np.float32 and values.shape[1:] == (_TYPES,):
+            weights.CopyFrom(numpy_helper.from_array(np.roll(values, -1, axis=1), weights.name))
+            moved += 1
+    if not moved:
+        raise ValueError(f"{of or 'v1'}: has no weights for each of {_TYPES} types")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, target)
+    return target
+
+
+def golden(folder: Path, *, of: Path | None = None, outputs: bool = True) -> Path:
+    """Write golden samples, one for each of ``SAMPLES``, for ``edgemodel publish --golden``.
+
+    Args:
+        folder: made when missing.
+        of: the model whose answers are right; v1.
+        outputs: write these, too; otherwise whoever publishes computes them from what is published.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, content in SAMPLES.items():
+        np.savez(folder / f"{kind}.inputs.npz", bytes=features(content))
+        if outputs:
+            np.savez(folder / f"{kind}.outputs.npz", target_label=answer(of or release("v1"), content))
+    (folder / "tolerances.json").write_text('{"default": {"absolute": 0.001, "relative": 0.01}}\n')
+    return folder

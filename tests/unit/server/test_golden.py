@@ -179,7 +179,21 @@ def test_values_are_compared_by_their_kind(expected, found, tolerance, same):
     assert (message is None) == same, message
 
 
-def test_the_first_difference_is_told_with_its_place():
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((0, 1, 5), "index [2]: expected 0.0, found 5.0"),
+        ((7, 1, 5), "index [0]: expected 0.0, found 7.0"),
+        ((7, NAN, 5), "index [1]: expected 0.0, found nan"),
+        ((7, 8, INF), "index [2]: expected 0.0, found inf"),
+        ((0, 1e-30, 0), "index [1]: expected 0.0, found 1e-30"),
+    ],
+)
+def test_the_worst_of_many_differences_is_told(values, words):
+    assert golden.difference(floats(0, 0, 0), floats(*values), Tolerance(0, 0)).startswith(words)
+
+
+def test_a_difference_is_told_with_its_place():
     found = np.zeros((2, 3), np.float32)
     found[1, 2] = 5
     message = golden.difference(np.zeros((2, 3), np.float32), found, Tolerance(1e-4, 0))
