@@ -1,8 +1,8 @@
 """A Kubernetes API server over loopback HTTP, for unit tests: objects, versions, preconditions, and faults.
 
 It keeps what the real one promises and our code relies on: optimistic locking by resourceVersion, uid
-preconditions, one name one object, paged lists, label selectors, watches that begin at a resourceVersion. It
-knows no schema, no defaults, no admission and no garbage collection; server-side apply is a plain deep merge. What
+preconditions, one name one object, paged lists, label selectors, watches that begin at a resourceVersion or with all there
+is. It knows no schema, no defaults, no admission and no garbage collection; server-side apply is a plain deep merge. What
 depends on any of those is tested in ``tests/control_plane``.
 """
 
@@ -141,12 +141,18 @@ class ApiServerSimulator:
         return self._answer(seen)
 
     async def _watch(self, request: web.Request, seen: Seen) -> web.StreamResponse:
-        version = int(seen.query.get("resourceVersion") or 0)
+        anew = "resourceVersion" not in seen.query
+        version = (
+            self._events[-1][0] if anew and self._events else int(seen.query.get("resourceVersion") or 0)
+        )
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         self._watching.append(request)
         try:
-            if version <= self.expired:
+            for path, item in sorted(self.objects.items()) if anew else ():
+                if path.rsplit("/", 1)[0] == seen.path and _selected(item, seen.query):
+                    await response.write(json.dumps({"type": "ADDED", "object": item}).encode() + b"\n")
+            if version <= self.expired and not anew:
                 gone = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}
                 await response.write(json.dumps(gone).encode() + b"\n")
                 return response
@@ -203,13 +209,11 @@ class ApiServerSimulator:
             across = "/namespaces/" in where and parent.split("/namespaces/")[0] == collection
             if parent != path and not (across and parent.endswith(f"/{plural}")):
                 continue
-            labels = item["metadata"].get("labels") or {}
-            wanted = [part.split("=") for part in query.get("labelSelector", "").split(",") if part]
-            if all(labels.get(key) == value for key, value in wanted) and _selected(item, query):
+            if _selected(item, query):
                 found.append(item)
         known = {where.rsplit("/", 1)[0].rsplit("/", 1)[1] for where in self.objects} | {
             "edgemodels", "modeltrustpolicies", "deployments", "services", "configmaps", "pods", "secrets",
-            "poddisruptionbudgets", "namespaces", "events", "leases", "nodes", "edgenodes",
+            "poddisruptionbudgets", "namespaces", "events", "leases", "nodes", "edgenodes", "endpointslices",
         }  # fmt: skip
         if plural not in known:
             return self._status(404, f"the server could not find {path}")
@@ -272,6 +276,11 @@ def _merged(live: Any, patch: Any) -> Any:
 
 
 def _selected(item: Object, query: dict[str, str]) -> bool:
+    labels = item["metadata"].get("labels") or {}
+    for wanted in filter(None, query.get("labelSelector", "").split(",")):
+        label, _, value = wanted.partition("=")
+        if labels.get(label) != value:
+            return False
     for wanted in filter(None, query.get("fieldSelector", "").split(",")):
         field, value = wanted.split("=")
         found: Any = item

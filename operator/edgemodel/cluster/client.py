@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +32,10 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
 _TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
+_WATCH_SECONDS = 290
+"""How long one watch lives: a new one also finds what a line that broke without a word has swallowed."""
+_MAX_EVENT = 8 << 20
+"""Longest event of a watch in bytes; etcd takes 1.5 MB an object."""
 _PAGE = 250
 
 
@@ -155,6 +159,48 @@ class ApiServer:
                 return tuple(found)
             query["continue"] = token
 
+    async def watch(
+        self, kind: Kind, namespace: str, *, labels: Mapping[str, str]
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Yield ``(ADDED | MODIFIED | DELETED, object)``: first all that there are, then what happens, for some minutes.
+
+        Raises:
+            Transient: it ended otherwise than by its time.
+        """
+        query = {
+            "watch": "true",
+            "labelSelector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+            "timeoutSeconds": _WATCH_SECONDS,
+        }
+        path = kind.path(namespace)
+        url = self._configuration.host.rstrip("/") + path + f"?{urlencode(query)}"
+        timeout = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 30, connect=5)
+        buffer = b""
+        try:
+            answer = await self._api.rest_client.request(
+                "GET", url, headers=await self._headers("application/json"), _request_timeout=timeout
+            )
+            try:
+                if answer.status != 200:
+                    raise _error("WATCH", path, answer.status, await answer.read(), None)
+                async for piece in answer.response.content.iter_any():
+                    *lines, buffer = (buffer + piece).split(b"\n")
+                    for line in lines:
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            raise Transient(
+                                "ApiServerError", f"WATCH {path}: {event['object'].get('message')}"
+                            )
+                        yield event["type"], event["object"]
+                    if len(buffer) > _MAX_EVENT:
+                        raise Transient(
+                            "ApiServerError", f"WATCH {path}: an event is longer than {_MAX_EVENT} bytes"
+                        )
+            finally:
+                answer.response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Transient("ApiServerUnreachable", f"WATCH {path}: {type(error).__name__}") from error
+
     async def probe(self, kind: Kind, namespace: str | None) -> None:
         """List at most one object: raises what listing all of them would raise."""
         await self._call("GET", kind.path(namespace), query={"limit": 1})
@@ -254,14 +300,7 @@ class ApiServer:
                     "NotLeading", f"{method} {path} held back: this replica does not lead any more"
                 )
             self.writes += 1
-        headers = {
-            "Accept": "application/json",
-            "Content-Type": content_type,
-            "User-Agent": self._api.user_agent,
-        }
-        auth = (await self._configuration.auth_settings()).get("BearerToken")
-        if auth is not None and auth["value"]:
-            headers["Authorization"] = auth["value"]
+        headers = await self._headers(content_type)
         url = self._configuration.host.rstrip("/") + path + (f"?{urlencode(query)}" if query else "")
         try:
             answer = await self._api.rest_client.request(
@@ -275,6 +314,17 @@ class ApiServer:
             found: Object = json.loads(payload) if payload else {}
             return found
         raise _error(method, path, answer.status, payload, answer.headers.get("Retry-After"))
+
+    async def _headers(self, content_type: str) -> dict[str, str]:
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": content_type,
+            "User-Agent": self._api.user_agent,
+        }
+        auth = (await self._configuration.auth_settings()).get("BearerToken")
+        if auth is not None and auth["value"]:
+            headers["Authorization"] = auth["value"]
+        return headers
 
 
 def _error(

@@ -26,10 +26,20 @@ from edgemodel.artifact.registry_settings import RegistrySettings
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer, Object
 from edgemodel.cluster.fleet import Fleet
-from edgemodel.cluster.kinds import CHILDREN, EDGE_MODEL, NAMESPACE, POD, SERVICE_MONITOR, child_kind
+from edgemodel.cluster.gateway import GatewayView
+from edgemodel.cluster.kinds import (
+    CHILDREN,
+    EDGE_MODEL,
+    ENDPOINT_SLICE,
+    NAMESPACE,
+    POD,
+    SERVICE_MONITOR,
+    child_kind,
+)
 from edgemodel.cluster.policies import ReadPolicy, delivered, read_policies
 from edgemodel.cluster.pull_secrets import PullSecrets, read_pull_secrets
 from edgemodel.errors import Stalled
+from edgemodel.reconcile.gateway import LABEL_SERVICE
 from edgemodel.reconcile.observed import LiveNode, LiveObject, Observed, Settings, Unresolved
 
 log = logging.getLogger(__name__)
@@ -49,12 +59,14 @@ class Gatherer:
         settings: Settings,
         registries: RegistrySettings,
         fleet: Fleet | None = None,
+        gateway: GatewayView | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._artifacts = artifacts
         self._settings = settings
         self._fleet = fleet
+        self._gateway = gateway
         self._registries_json = registries.to_json()
         self._clock = clock
         self._monitors = False
@@ -69,6 +81,8 @@ class Gatherer:
         """
         manifest = await self._api.get(EDGE_MODEL, namespace, name)
         if manifest is None or _going(manifest):
+            if self._gateway is not None and manifest is None:
+                self._gateway.forget(namespace, name)
             return None
         model = read_model(manifest)
         monitors = await self._service_monitors()
@@ -91,7 +105,11 @@ class Gatherer:
             pods=tuple(pod for pod in pods if _made_for(pod, model)),
             service_monitors=monitors,
             nodes=nodes,
+            foreign_slices=tuple(it for it in children if _foreign_slice(it, model)),
         )
+        if self._gateway is not None:
+            made = str(manifest["metadata"].get("creationTimestamp", ""))
+            observed = await self._gateway.observe(observed, made)
         labels = space["metadata"].get("labels") or {}
         return await self._with_artifacts(observed, policies, labels, secrets)
 
@@ -220,6 +238,13 @@ def _made_for(pod: LiveObject, model: EdgeModel) -> bool:
         and str(owner.get("name", "")).startswith(ours)
         for owner in pod["metadata"].get("ownerReferences") or ()
     )
+
+
+def _foreign_slice(child: LiveObject, model: EdgeModel) -> bool:
+    """Tell whether it is an EndpointSlice of the model's Service that is not ours."""
+    labels = child["metadata"].get("labels") or {}
+    of_service = labels.get(LABEL_SERVICE) == model.metadata.name
+    return child["kind"] == ENDPOINT_SLICE.name and of_service and not _owned(child, model)
 
 
 def _owned(child: LiveObject, model: EdgeModel) -> bool:

@@ -52,6 +52,8 @@ MODEL_TRUST_POLICY = Kind(API_VERSION, "ModelTrustPolicy", "modeltrustpolicies",
 EDGE_NODE = Kind(API_VERSION, "EdgeNode", "edgenodes", namespaced=False)
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 SERVICE = Kind("v1", "Service", "services")
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+ENDPOINTS = Kind("v1", "Endpoints", "endpoints")
 POD_DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SERVICE_MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
@@ -62,16 +64,16 @@ NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 EVENT = Kind("v1", "Event", "events")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
-CHILDREN = (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONFIG_MAP, SERVICE_MONITOR)
+CHILDREN = (DEPLOYMENT, ENDPOINT_SLICE, SERVICE, POD_DISRUPTION_BUDGET, CONFIG_MAP, SERVICE_MONITOR)
 """Kinds an EdgeModel may own."""
 
-_BY_NAME = {(kind.api_version, kind.name): kind for kind in CHILDREN}
+_BY_NAME = {(kind.api_version, kind.name): kind for kind in (*CHILDREN, ENDPOINTS)}
 
 
 def child_kind(manifest: Mapping[str, Any]) -> Kind:
-    """Return the kind of a child object.
+    """Return the kind of a child object, or of the Endpoints that Kubernetes makes for a Service of ours.
 
     Raises:
-        KeyError: it is none of the kinds an EdgeModel may own.
+        KeyError: it is none of these.
     """
     return _BY_NAME[manifest["apiVersion"], manifest["kind"]]

@@ -29,6 +29,7 @@ from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.kinds import EDGE_MODEL, EDGE_NODE, MODEL_TRUST_POLICY, NODE
 from edgemodel.cluster.lease import LeaseElection, LeaseTimes
 from edgemodel.controller import handlers, preflight
+from edgemodel.controller.gateway_routes import GatewayRoutes
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.node_delivery import NodeDelivery
 from edgemodel.controller.policy_status import PolicyStatus
@@ -89,12 +90,22 @@ class Operator:
                 lease_namespace=settings.node_namespace or own_namespace(),
                 clock=_now,
             )
+        self._gateway: GatewayRoutes | None = None
+        if settings.gateway:
+            self._gateway = GatewayRoutes(
+                settings,
+                api,
+                self._queue,
+                self._sightings,
+                namespace=settings.gateway_namespace or own_namespace(),
+            )
         gatherer = Gatherer(
             api,
             artifacts,
             settings=settings.children(),
             registries=settings.registry_settings(),
             fleet=self._nodes.fleet if self._nodes else None,
+            gateway=self._gateway.view if self._gateway else None,
         )
         self._worker = Worker(
             gatherer=gatherer,
@@ -104,6 +115,7 @@ class Operator:
             metrics=self.metrics,
             policies=PolicyStatus(api, namespaces=tuple(settings.namespaces)),
             edge_nodes=self._nodes.passes if self._nodes else None,
+            gateway=self._gateway,
             clock=_now,
         )
         self._artifacts = artifacts
@@ -166,6 +178,8 @@ class Operator:
         self._spawn("resync", self._resync.run())
         if self._nodes is not None:
             self._spawn("heartbeats", self._nodes.heartbeats.run())
+        if self._gateway is not None:
+            self._spawn("gateway's pods", self._gateway.run())
         watches_stop = asyncio.Event()
         started = asyncio.Event()
         registry = handlers.register(

@@ -16,6 +16,7 @@ from edgemodel.cluster.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
     EDGE_NODE,
+    ENDPOINT_SLICE,
     NODE,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -25,8 +26,9 @@ from edgemodel.cluster.kinds import (
 from edgemodel.controller.node_sightings import NodeSightings
 from edgemodel.controller.sightings import Sightings
 
-WATCHED = (DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, CONFIG_MAP, POD)
-"""Watched besides our own kinds, and only where they carry the operator's label."""
+WATCHED = (DEPLOYMENT, SERVICE, ENDPOINT_SLICE, POD_DISRUPTION_BUDGET, CONFIG_MAP, POD)
+"""Watched besides our own kinds, and only where they carry the operator's label (Kubernetes copies it from a Service to its
+EndpointSlices)."""
 
 
 def register(

@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from edgemodel import __version__
 from edgemodel.artifact.registry_settings import RegistrySettings
+from edgemodel.cluster.access import DEFAULT_NAME
 from edgemodel.errors import Stalled
 from edgemodel.reconcile.observed import Settings as ChildSettings
 
@@ -69,6 +70,16 @@ class OperatorSettings(BaseModel):
     """Seconds between two looks at these Leases; reads only. So much later than its three missed beats a node is found
     to be offline.
     """
+    gateway: bool = False
+    """Lead each model's Service to the gateway instead of to pods; the chart installs one (``gateway.enabled``)."""
+    gateway_namespace: str | None = None
+    """Namespace of the gateway's pods and of its Secrets; that of the operator's pod when empty."""
+    gateway_selector: dict[str, str] = Field(
+        default_factory=lambda: {"app.kubernetes.io/component": "gateway"}, min_length=1
+    )
+    """Labels by which the gateway's pods are known."""
+    gateway_access_secret: str = Field(default=DEFAULT_NAME, min_length=1)
+    """Secret that tells the gateway who may call which model."""
     lease_name: str = Field(default="edgemodel-operator", min_length=1)
     """Name of the Lease."""
     lease_duration: float = Field(default=15.0, gt=0)

@@ -18,7 +18,7 @@ POLICY_DELAY = 1.0
 class Key(NamedTuple):
     """Names one object that passes are made for."""
 
-    kind: Literal["EdgeModel", "ModelTrustPolicy", "EdgeNode"]
+    kind: Literal["EdgeModel", "ModelTrustPolicy", "EdgeNode", "GatewayAccess"]
     namespace: str
     name: str
 
@@ -37,6 +37,8 @@ class Sightings:
         self._queue = queue
         self.placing: Callable[[], None] = lambda: None
         """Called when something changed that decides which versions nodes hold, or by which policies."""
+        self.specs: Callable[[], None] = lambda: None
+        """Called when an EdgeModel came or went, or its spec changed."""
         self._models: dict[Key, _Seen] = {}
         self._policies: dict[Key, _Seen] = {}
 
@@ -61,6 +63,7 @@ class Sightings:
         key = Key("EdgeModel", meta.get("namespace", ""), meta["name"])
         before = self._models.get(key)
         if self._changed(self._models, key, kind, meta, _placing(meta, status or {})):
+            self.specs()
             # Its image or namespace may have come under, or left, any policy.
             for policy in self._policies:
                 self._queue.add_after(policy, POLICY_DELAY)

@@ -24,6 +24,7 @@ from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.kinds import EDGE_MODEL
 from edgemodel.controller.edge_nodes import EdgeNodes
 from edgemodel.controller.evictions import Evictions
+from edgemodel.controller.gateway_routes import GatewayRoutes
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.sightings import Key
@@ -63,9 +64,10 @@ class Worker:
         metrics: Metrics,
         policies: PolicyStatus,
         edge_nodes: EdgeNodes | None = None,
+        gateway: GatewayRoutes | None = None,
         clock: Callable[[], datetime],
     ) -> None:
-        """``edge_nodes`` is None where no agents are to be told what to hold."""
+        """``edge_nodes`` is None where no agents are to be told what to hold, ``gateway`` where there is none."""
         self._api = api
         self._gatherer = gatherer
         self._artifacts = artifacts
@@ -73,6 +75,7 @@ class Worker:
         self._metrics = metrics
         self._policies = policies
         self._edge_nodes = edge_nodes
+        self._gateway = gateway
         self._evictions = Evictions(api, metrics)
         self._clock = clock
         self._rejected: dict[Key, _Rejection] = {}
@@ -82,11 +85,14 @@ class Worker:
         began = time.perf_counter()
         result = "error"
         try:
-            after = None
+            wrote, after = False, None
             if key.kind == "ModelTrustPolicy":
                 wrote = await self._policies.update(key.name, self._clock())
             elif key.kind == "EdgeNode":
                 wrote = self._edge_nodes is not None and await self._edge_nodes.update(key.name)
+            elif key.kind == "GatewayAccess":
+                if self._gateway is not None:
+                    wrote, after = await self._gateway.update_access()
             else:
                 wrote, after = await self._model(key)
             result = "wrote" if wrote else "ok"

@@ -1,6 +1,6 @@
 """The list of children that one pass wants, against those that live: what to apply, what to delete."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from edgemodel.api.v1alpha1 import Slot
@@ -10,6 +10,7 @@ from edgemodel.reconcile.delivery import delivery_config
 from edgemodel.reconcile.deployment import deployment
 from edgemodel.reconcile.disruption import disruption_budget
 from edgemodel.reconcile.drift import differs
+from edgemodel.reconcile.gateway import Way, slices, way
 from edgemodel.reconcile.monitor import service_monitor
 from edgemodel.reconcile.observed import Observed
 from edgemodel.reconcile.service import service
@@ -20,7 +21,9 @@ from edgemodel.rollout.machine import Step
 def desired_children(
     observed: Observed, step: Step, frozen: str | None, mounting: frozenset[str] = frozenset()
 ) -> tuple[Object, ...]:
-    """Return all children, in the order in which they are to be applied: what pods mount first, the Service last.
+    """Return all children, in the order in which they are to be applied.
+
+    What pods mount comes first, then what the Service leads to, the Service last.
 
     ``mounting`` are the digests whose pods mount the model from their node. ``frozen`` is the digest of an active version
     that today's policies refuse: its Deployment is wanted as it lives, but for a smaller size, because any other change
@@ -43,7 +46,8 @@ def desired_children(
         *deployments,
         sealed(disruption_budget(model, settings, step.serve)),
         *monitors,
-        sealed(service(model, settings, step.serve)),
+        *(sealed(one) for one in slices(observed)),
+        sealed(service(model, settings, step.serve if way(observed) is Way.PODS else None)),
     )
 
 
@@ -87,9 +91,16 @@ def to_apply(
 
 
 def to_delete(
-    desired: Iterable[Object], live: Iterable[Mapping[str, Any]], step: Step, slots: Iterable[Slot]
+    desired: Iterable[Object],
+    live: Iterable[Mapping[str, Any]],
+    step: Step,
+    slots: Iterable[Slot],
+    held: Collection[str] = (),
 ) -> tuple[ObjectRef, ...]:
-    """Return live children that are no longer wanted; Deployments only when the machine says they may go."""
+    """Return live children that are no longer wanted; Deployments only when the machine says they may go.
+
+    ``held`` names the EndpointSlices that requests still come by.
+    """
     wanted = {_key(child) for child in desired}
     full = {digest_label(slot.digest): slot.digest for slot in slots}
     gone = []
@@ -98,6 +109,8 @@ def to_delete(
             continue
         label = label_of(child)
         if child.get("kind") == "Deployment" and full.get(label, label) not in step.remove:
+            continue
+        if child.get("kind") == "EndpointSlice" and child["metadata"]["name"] in held:
             continue
         gone.append(
             ObjectRef(

@@ -11,6 +11,7 @@ nothing else.
 from edgemodel.api.conditions import ConditionType, Reason, Statement
 from edgemodel.api.meta import ConditionStatus
 from edgemodel.reconcile.arrival import NAMED, arrival, brought, offline_told
+from edgemodel.reconcile.gateway import trouble, waiting
 from edgemodel.reconcile.nodes import altered
 from edgemodel.reconcile.observed import Unresolved
 from edgemodel.reconcile.pods import (
@@ -62,6 +63,9 @@ def _ready(view: View) -> Told:
     if f"Service/{view.model.metadata.name}" in view.observed.conflicts:
         message = f"{url(view.model)} leads to a Service that belongs to somebody else, not to {serve.name}."
         return "False", Reason.NAME_CONFLICT, message
+    kept_out = trouble(view.observed)
+    if serve.ready and kept_out is not None:
+        return "False", *kept_out
     if serve.ready:
         return "True", Reason.SERVING, f"{capital(serve.name)} answers at {url(view.model)}."
     if view.spec.replicas == 0:
@@ -289,6 +293,9 @@ def _degraded(view: View) -> Told:
     if missing:
         message = f"{capital(active.name)} serves, and not from every node it is for: {missing}"
         return "True", Reason.SOME_NODES_OFFLINE, message
+    past_gateway = waiting(view.observed)
+    if past_gateway:
+        return "True", Reason.GATEWAY_MISSING, f"{capital(active.name)} serves. {past_gateway}"
     return "False", Reason.NONE, "All that was asked for serves."
 
 

@@ -2,7 +2,8 @@
 
 Rules that are kept here and nowhere else:
 
-* ``spec.suspend`` stops everything but one condition.
+* ``spec.suspend`` stops everything but one condition, and that the address of a gateway pod is followed: what runs goes on
+  running.
 * A name that belongs to somebody else is never taken over; until it is free no version is started or promoted.
 * An active version that today's policies refuse goes on serving. Its Deployment is left as it is, but for fewer
   replicas when the spec says so; if it is missing it is not made again, and a pod that replaces one of its pods is judged
@@ -11,6 +12,7 @@ Rules that are kept here and nowhere else:
   writes is continued by the next pass.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from edgemodel.api.meta import ANNOTATION_RETRY, seconds
@@ -19,6 +21,7 @@ from edgemodel.reconcile.child import digest_label
 from edgemodel.reconcile.children import desired_children, to_apply, to_delete
 from edgemodel.reconcile.decision import Decision
 from edgemodel.reconcile.events import transitions
+from edgemodel.reconcile.gateway import held_slices, kept_slices, leftover_slices, turning
 from edgemodel.reconcile.nodes import (
     NodeFacts,
     delivered,
@@ -35,7 +38,7 @@ from edgemodel.reconcile.view import View, judgement, remembered_refusal
 from edgemodel.rollout.machine import Step, Wanted, overdue_at, step
 
 LOOK_AGAIN_SECONDS = 1.0
-"""How soon to look whether the version before the active one may go."""
+"""How soon to look whether the version before the active one may go, or the Service's turn is done."""
 
 
 def decide(observed: Observed, now: datetime) -> Decision:
@@ -46,7 +49,8 @@ def decide(observed: Observed, now: datetime) -> Decision:
         return Decision()  # the garbage collector takes the children
     pods = tuple(read_pod(pod) for pod in observed.pods)
     if model.spec.suspend:
-        return _changed(old, summarise_suspended(model, _answering(old, pods), now))
+        left_alone = _changed(old, summarise_suspended(model, _answering(old, pods), now))
+        return replace(left_alone, apply=to_apply(kept_slices(observed), observed.children, ()))
     facts = read_nodes(observed, pods, now)
     by_nodes = delivery_mode(model, observed.children, facts, pods) == "Node"
     nodes = facts if by_nodes else None
@@ -64,15 +68,26 @@ def decide(observed: Observed, now: datetime) -> Decision:
     slots = [slot for slot in known if slot is not None]
     deadline = _deadline(taken, model.spec)
     overdue = deadline is not None and now.timestamp() >= deadline
+    answering = _ready(pods, taken.serve)
     new = summarise(View(observed, taken, pods, nodes, overdue=overdue), now)
     written = _changed(old, new)
     return Decision(
         apply=to_apply(desired, observed.children, observed.conflicts),
-        delete=to_delete(desired, observed.children, taken, slots),
+        delete=(
+            *to_delete(
+                desired, observed.children, taken, slots, held_slices(observed, answering=answering > 0)
+            ),
+            *leftover_slices(observed),
+        ),
         evict=to_evict(facts, [slot.digest for slot in slots], pods),
         status=written.status,
         events=written.events,
-        requeue_after=_requeue(taken, deadline, now),
+        requeue_after=_requeue(
+            taken,
+            deadline,
+            now,
+            turning=taken.serve is not None and turning(observed, answering=answering > 0),
+        ),
     )
 
 
@@ -85,6 +100,9 @@ def _step(
     known = [slot.digest for slot in (*_slots(status), target) if slot is not None]
     labels = {digest_label(digest): digest for digest in known}
     selected = selected_label(observed.children)
+    if selected == "" and status.slots.active is not None:
+        # The Service selects nothing: the gateway goes by the status that it was shown.
+        selected = digest_label(status.slots.active.digest)
     wanted = Wanted(
         target=target,
         replicas=model.spec.replicas,
@@ -150,7 +168,11 @@ def _slots_of(taken: Step) -> tuple[Slot | None, ...]:
 
 def _answering(status: EdgeModelStatus, pods: tuple[PodFacts, ...]) -> int:
     """Return how many pods of the version that serves are ready, without judging anything."""
-    slot = status.slots.active or status.slots.candidate
+    return _ready(pods, status.slots.active or status.slots.candidate)
+
+
+def _ready(pods: tuple[PodFacts, ...], slot: Slot | None) -> int:
+    """Return how many pods of a version are ready."""
     return sum(pod.ready for pod in pods if slot is not None and pod.digest == digest_label(slot.digest))
 
 
@@ -169,8 +191,8 @@ def _deadline(taken: Step, spec: EdgeModelSpec) -> float | None:
     return overdue_at(candidate, seconds(spec.rollout.progress_deadline))
 
 
-def _requeue(taken: Step, deadline: float | None, now: datetime) -> float | None:
-    if taken.draining:
+def _requeue(taken: Step, deadline: float | None, now: datetime, *, turning: bool) -> float | None:
+    if taken.draining or turning:
         return LOOK_AGAIN_SECONDS
     if deadline is None or deadline <= now.timestamp():
         return None

@@ -14,6 +14,7 @@ from edgemodel.api.meta import BEAT_SECONDS, BEATS_MISSED
 from edgemodel.api.v1alpha1 import EdgeModel
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import Release
+from edgemodel.rollout.evidence import CandidateEvidence
 
 LiveObject = Mapping[str, Any]
 
@@ -74,6 +75,23 @@ class LiveNode:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayPod:
+    """One pod of the gateway, with an address and not ended."""
+
+    name: str
+    uid: str
+    address: str
+    node: str
+    ready: bool
+    """It takes requests, as its readiness probe says."""
+    going: bool = False
+    """It is being deleted; as long as it is ready it still answers."""
+    listening: bool = True
+    """It was seen to answer at this model's port. Looked at only where a live Service still leads to pods, and must not lead
+    to this one before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One EdgeModel and everything that bears on it."""
 
@@ -95,3 +113,13 @@ class Observed:
     """The cluster knows the kind ServiceMonitor."""
     nodes: tuple[LiveNode, ...] = ()
     """All Nodes of the cluster."""
+    gateway: tuple[GatewayPod, ...] | None = None
+    """The gateway's pods, by name; None where the operator is set to work without a gateway."""
+    gateway_port: int | None = None
+    """The port at which the gateway answers for this model; None without a gateway, or when all ports are taken."""
+    foreign_slices: tuple[LiveObject, ...] = ()
+    """EndpointSlices of the model's Service that are not the operator's: Kubernetes' own controllers make them."""
+    closed: str = ""
+    """Why no caller can be let in, though spec.access names who may call: a Secret is missing, or holds nothing of use."""
+    evidence: CandidateEvidence | None = None
+    """What was seen of the candidate's answers; None as long as nobody has looked."""

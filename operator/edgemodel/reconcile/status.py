@@ -28,6 +28,7 @@ def summarise(view: View, now: datetime) -> EdgeModelStatus:
         ready_replicas=serve.ready if serve else 0,
         selector=_selector(model, step.serve),
         url=url(model) if serve else "",
+        gateway_port=view.observed.gateway_port,
         tag=_tag(view, now),
         slots=step.slots,
         rolled_back=step.rolled_back,
