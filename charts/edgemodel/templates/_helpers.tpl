@@ -67,6 +67,13 @@ nodeImage: {{ include "edgemodel.image" (list . "node") | quote }}
 imagePullPolicy: {{ .Values.images.pullPolicy }}
 leaderElection: {{ eq (include "edgemodel.leaderElection" .) "true" }}
 nodeDelivery: {{ .Values.node.enabled }}
+gateway: {{ .Values.gateway.enabled }}
+{{- if .Values.gateway.enabled }}
+gatewayNamespace: {{ .Release.Namespace }}
+gatewaySelector:
+  {{- include "edgemodel.gatewaySelectorLabels" . | nindent 2 }}
+gatewayAccessSecret: {{ include "edgemodel.gatewayAccessSecret" . }}
+{{- end }}
 {{- with .Values.watchNamespaces }}
 namespaces:
   {{- toYaml . | nindent 2 }}

@@ -123,8 +123,10 @@ def test_every_setting_of_the_operator_can_be_reached_through_the_chart() -> Non
         "namespaces",
         "leaderElection",
         "nodeDelivery",
+        "gateway",
     }
     fixed_by_the_chart = {"leaseNamespace", "nodeNamespace", "host", "port"}
+    fixed_by_the_chart |= {"gatewayNamespace", "gatewaySelector", "gatewayAccessSecret"}
     known = {field.alias for field in settings.OperatorSettings.model_fields.values()}
     assert through_settings | by_other_values | fixed_by_the_chart == known
 

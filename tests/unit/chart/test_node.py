@@ -34,7 +34,8 @@ def rules(role: dict[str, Any]) -> dict[str, set[str]]:
 
 
 def test_without_it_nothing_of_it_is_left(render: Render) -> None:
-    left = render({"node": {"enabled": False}, "serviceMonitor": {"enabled": True}})
+    without = {"node": {"enabled": False}, "gateway": {"enabled": False}, "serviceMonitor": {"enabled": True}}
+    left = render(without)
     assert not [key for key in left if "node" in key[1] and key[0] != "CustomResourceDefinition"]
     assert not {"CSIDriver", "ValidatingAdmissionPolicy", "PodMonitor"} & {kind for kind, _ in left}
 

@@ -24,6 +24,8 @@ NAMESPACED = {
     },  # cluster.apply, gather, kopf
     ("", "services"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "configmaps"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("discovery.k8s.io", "endpointslices"): {"get", "list", "watch", "create", "patch", "delete"},
+    ("", "endpoints"): {"delete"},  # reconcile.gateway.leftover_slices
     ("policy", "poddisruptionbudgets"): {"get", "list", "watch", "create", "patch", "delete"},
     ("monitoring.coreos.com", "servicemonitors"): {"get", "list", "create", "patch", "delete"},  # not watched
     ("", "pods"): {"list", "watch", "delete"},  # cluster.gather, kopf, controller.evictions
@@ -43,9 +45,17 @@ CLUSTER = {
     ("edgemodel.io", "edgenodes"): {"get", "list", "watch", "patch"},  # cluster.fleet, cluster.apply, kopf
 }
 HEARTBEATS = {("coordination.k8s.io", "leases"): {"list"}}  # cluster.fleet
+TO_GATEWAY = {
+    ("", "pods"): {"list", "watch"},  # cluster.gateways, controller.gateway_routes
+    ("", "secrets"): {"get", "patch"},  # cluster.access, the one Secret by name
+}
+OWN = {
+    "edgemodel-system/edgemodel-heartbeats": HEARTBEATS,
+    "edgemodel-system/edgemodel-to-gateway": TO_GATEWAY,
+}
 
-AGENTS = "edgemodel-system/edgemodel-node-lease"
-"""The only Role that is not the operator's; test_node.py looks at it."""
+OF_OTHERS = ("edgemodel-node", "edgemodel-gateway")
+"""How the names of Roles begin that are not the operator's; test_node.py and test_gateway.py look at them."""
 
 
 def rights(role: dict[str, Any]) -> dict[tuple[str, str], set[str]]:
@@ -62,17 +72,21 @@ def operators_roles(
     objects: dict[tuple[str, str], dict[str, Any]],
 ) -> dict[str, dict[tuple[str, str], set[str]]]:
     """Return the rights of the operator's Roles by namespace and name."""
-    return {name: rights(one) for (kind, name), one in objects.items() if kind == "Role" and name != AGENTS}
+    return {
+        name: rights(one)
+        for (kind, name), one in objects.items()
+        if kind == "Role" and not name.rpartition("/")[2].startswith(OF_OTHERS)
+    }
 
 
 def test_cluster_wide_operator(render: Render) -> None:
     objects = render()
     assert rights(objects["ClusterRole", "edgemodel"]) == CLUSTER | NAMESPACED
-    assert operators_roles(objects) == {"edgemodel-system/edgemodel-heartbeats": HEARTBEATS}
+    assert operators_roles(objects) == OWN
 
 
 def test_an_operator_without_agents_reads_no_nodes_and_ends_no_pods(render: Render) -> None:
-    objects = render({"node": {"enabled": False}})
+    objects = render({"node": {"enabled": False}, "gateway": {"enabled": False}})
     of_agents = {("", "nodes"), ("edgemodel.io", "edgenodes"), ("", "pods/eviction")}
     without = {key: verbs for key, verbs in (CLUSTER | NAMESPACED).items() if key not in of_agents}
     assert rights(objects["ClusterRole", "edgemodel"]) == without | {("", "pods"): {"list", "watch"}}
@@ -87,7 +101,7 @@ def test_an_operator_of_two_namespaces_has_no_rights_in_others(render: Render) -
     binding = objects["ClusterRoleBinding", "edgemodel-edgemodel-system"]
     assert binding["roleRef"]["name"] == "edgemodel-edgemodel-system"
     assert operators_roles(objects) == {
-        "edgemodel-system/edgemodel-heartbeats": HEARTBEATS,
+        **OWN,
         "vision/edgemodel": NAMESPACED,
         "audio/edgemodel": NAMESPACED,
         "keys/edgemodel-policy-keys": {("", "secrets"): {"get"}},
