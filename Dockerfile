@@ -1,10 +1,11 @@
-# The three images of the project, from one file: --target operator | node | server.
+# The four images of the project, from one file: --target operator | node | server | gateway.
 #
 # Layers, bottom up, so that nodes store and pull shared parts once and an edit of our source rebuilds only the last one:
 #   BASE                    python3 (and, at build time only, its venv module); hack/images/base makes one from Debian
-#   /opt/venv, base         what all three need
+#   /opt/venv, base         what all of them need
 #   /opt/venv, shared       what node agent and server both need: numpy
 #   /opt/venv, per target   what only one of them needs, and nothing that is below already
+#   /usr/sbin/haproxy       in the gateway: the base distribution's own, with the libraries that the base has not
 #   /app                    our own source
 # All bytecode is compiled here and never checked against its source: processes start fast on a read-only root.
 # No shell is needed at run time. Nothing runs as root but the node agent, which mounts: its DaemonSet says so, and init
@@ -49,6 +50,19 @@ FROM shared-packages AS server-packages
 COPY --from=requirements /requirements/server.txt /src/
 RUN /build/bin/pip --python /opt/venv/bin/python3 install --no-compile --prefix /extra -c /src/constraints.txt -r /src/server.txt \
  && python3 /src/slim /extra
+
+# /packages holds Debian's packages where the base has no apt to fetch them; hack/images/build lends it. Nothing of them is
+# run, and of what they hold only the program and its libraries are taken; adduser and what it needs is for a script of theirs.
+FROM ${BASE} AS haproxy
+RUN set -e; mkdir -p /tmp/packages/partial /all /out/usr/sbin /out/usr/lib; \
+    if [ -d /packages ]; then cp /packages/*.deb /tmp/packages/; \
+    else apt-get update && apt-get install --yes --no-install-recommends --download-only -o Dir::Cache::archives=/tmp/packages haproxy; fi; \
+    rm -f /tmp/packages/adduser_* /tmp/packages/passwd_* /tmp/packages/libse*; \
+    for package in /tmp/packages/*.deb; do dpkg-deb --extract "$package" /all; done; \
+    cp -a /all/usr/sbin/haproxy /out/usr/sbin/; \
+    for text in /all/usr/share/doc/*/copyright; do mkdir -p "/out${text#/all}"; rmdir "/out${text#/all}"; cp "$text" "/out${text#/all}"; done; \
+    for folder in /all/usr/lib/*-linux-gnu /all/lib/*-linux-gnu; do \
+      [ ! -d "$folder" ] || { mkdir -p "/out/usr/lib/${folder##*/}"; cp -a "$folder"/*.so* "/out/usr/lib/${folder##*/}/"; }; done
 
 FROM ${BASE} AS edgemodel-source
 COPY operator/edgemodel /out/app/edgemodel
@@ -99,3 +113,12 @@ RUN ["python3", "-B", "-c", "import inference_server.app, inference_server.model
 LABEL org.opencontainers.image.title=edgemodel-server
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "inference_server"]
+
+FROM runtime AS gateway
+COPY --from=haproxy /out /
+COPY --from=edgemodel-source /out/app /app
+RUN ["/usr/sbin/haproxy", "-vv"]
+RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.gateway.app"]
+LABEL org.opencontainers.image.title=edgemodel-gateway
+USER 65532:65532
+ENTRYPOINT ["edgemodel", "gateway"]

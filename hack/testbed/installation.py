@@ -27,7 +27,8 @@ CLUSTER = ROOT / "hack" / "cluster" / "cluster"
 SYSTEM_NAMESPACE = "edgemodel-system"
 RELEASE = "edgemodel"
 AGENT_PODS = "app.kubernetes.io/name=edgemodel,app.kubernetes.io/component=node"
-OPERATOR_PODS = "app.kubernetes.io/name=edgemodel,app.kubernetes.io/component!=node"
+OPERATOR_PODS = "app.kubernetes.io/name=edgemodel,app.kubernetes.io/component notin (node, gateway)"
+GATEWAY_PODS = "app.kubernetes.io/name=edgemodel,app.kubernetes.io/component=gateway"
 BUILD_ANNOTATION = "edgemodel.io/build"
 """On the operator's pods: which build of the images a testbed put there."""
 PRIVATE_PORT = 5443
@@ -111,6 +112,14 @@ class Testbed:
     def agent_pods(self) -> list[dict[str, Any]]:
         """Return the node agents' pods."""
         return self.kube.list("pods", self.system_namespace, AGENT_PODS)
+
+    def gateway_pods(self) -> list[dict[str, Any]]:
+        """Return the gateway's pods."""
+        return self.kube.list("pods", self.system_namespace, GATEWAY_PODS)
+
+    def gateway_url(self, namespace: str, name: str) -> str:
+        """Return a model's base URL at the one entry for all models."""
+        return f"{self.service_url('edgemodel-gateway', self.system_namespace)}/{namespace}/{name}"
 
     def agent_log(self) -> str:
         """Return everything the node agents have logged since they were started last."""
@@ -212,6 +221,7 @@ def _install(
         "dashboards": {"enabled": True},
         "podAnnotations": {BUILD_ANNOTATION: build},
         "node": {"podAnnotations": {BUILD_ANNOTATION: build}},
+        "gateway": {"podAnnotations": {BUILD_ANNOTATION: build}},
     }
     for part, settings in (more or {}).items():
         values[part] = {**values.get(part, {}), **settings}
