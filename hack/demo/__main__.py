@@ -1,7 +1,7 @@
 """Show the main job, each step with its time.
 
-Publish, sign, apply, answer, replace under load, refuse four forgeries, and send a fine-tuned model as a
-delta over a slow link.
+Publish, sign, apply, answer, replace under load, refuse four forgeries, send a fine-tuned model as a delta over a
+slow link, and take a version back that answers wrongly.
 """
 
 import argparse
@@ -57,7 +57,8 @@ class Story:
         self.answer("v1")
         second = self.replace(first)
         self.refuse(second)
-        self.fine_tune(second)
+        third = self.fine_tune(second)
+        self.take_back(third)
         with step("What kubectl shows at the end"):
             say(self.kube("get", "em", "-A", "-o", "wide"))
             say(self.kube("get", "edgenodes"))
@@ -185,7 +186,7 @@ class Story:
                 assert told["model_version"] == "v2", told
                 say("still serving v2")
 
-    def fine_tune(self, second: str) -> None:
+    def fine_tune(self, second: str) -> str:
         """Publish a fine-tuned v2 with its delta; what the node fetches is the delta."""
         base = f"{self.bed.registry}/{REPOSITORY}@{second}"
         model = magika_model.nudged(self.folder / "tuned" / "model.onnx", of=magika_model.release("v2"))
@@ -212,6 +213,37 @@ class Story:
             told = magika_model.scores(self.bed.infer(url, NAME, magika_model.request(content)))
             np.testing.assert_allclose(told, magika_model.answer(model, content), rtol=1e-5, atol=1e-6)
             say("equal to what the whole model says")
+        return digest
+
+    def take_back(self, serving: str) -> None:
+        """Publish a version that loads and answers nonsense: its golden samples give it away, and nobody has to act."""
+        tuned = self.folder / "tuned" / "model.onnx"
+        broken = magika_model.nudged(self.folder / "broken" / "model.onnx", of=tuned, scale=3.0)
+        golden = magika_model.write_golden(self.folder / "golden", tuned)
+        url = self.bed.service_url(NAME, NAMESPACE)
+        with step(
+            "Publish v3, signed, which answers nonsense: it is taken back by itself, and v2.1 serves on"
+        ):
+            told = magika_model.file_cases({"v2.1": tuned})
+            with Load(url, NAME, told, rate=50) as load:
+                self.kube.until(lambda: load.answers["v2.1"] >= 100, "answers from v2.1")
+                digest = self.publisher.publish(
+                    broken, f"{REPOSITORY}:stable", version="v3", sequence=7, key=self.key,
+                    more=("--golden", str(golden), "--golden-unchecked"),
+                )  # fmt: skip
+
+                def taken_back() -> bool:
+                    found = self.kube.get("edgemodel", NAME, NAMESPACE)["status"].get("rolledBack") or {}
+                    return bool(found.get("digest") == digest)
+
+                self.kube.until(taken_back, "v3 to be taken back", timeout=120)
+                before = load.answers["v2.1"]
+                self.kube.until(lambda: load.answers["v2.1"] >= before + 100, "answers after that")
+            status = self.kube.get("edgemodel", NAME, NAMESPACE)["status"]
+            assert status["slots"]["active"]["digest"] == serving, status["slots"]
+            say(f"{status['rolledBack']['reason']}: {status['rolledBack']['message']}")
+            say(load.summary())
+            assert not load.trouble, load.trouble[:5]
 
     def clean_up(self) -> None:
         """Remove what the demo made, on a cluster that goes on."""

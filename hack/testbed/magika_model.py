@@ -12,6 +12,7 @@ import io
 import json
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +123,33 @@ def request(content: bytes) -> dict[str, Any]:
 
 def cases(*versions: str) -> list[Case]:
     """Return a request for each sample with what each of these releases answers."""
+    return file_cases({version: release(version) for version in versions})
+
+
+def file_cases(models: Mapping[str, Path]) -> list[Case]:
+    """Return a request for each sample with what each of these model files, by version, answers."""
     return [
         Case(
             json.dumps(request(content)),
-            {version: expected(version, content).ravel().astype(float).tolist() for version in versions},
+            {
+                version: answer(path, content).ravel().astype(float).tolist()
+                for version, path in models.items()
+            },
         )
         for content in SAMPLES.values()
     ]
+
+
+def write_golden(folder: Path, model: Path) -> Path:
+    """Write golden samples of a model file, as ``edgemodel publish --golden`` takes them; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (output,) = _session(model).get_outputs()
+    for name, content in SAMPLES.items():
+        np.savez(folder / f"{name}.inputs.npz", bytes=features(content))
+        answers: dict[str, Any] = {output.name: answer(model, content)}
+        np.savez(folder / f"{name}.outputs.npz", **answers)
+    (folder / "tolerances.json").write_text('{"default": {"absolute": 1e-4, "relative": 1e-3}}')
+    return folder
 
 
 def scores(response: dict[str, Any]) -> npt.NDArray[np.float32]:
