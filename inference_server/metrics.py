@@ -16,6 +16,16 @@ _SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+# The whole way of a request in finer steps, of a third at most: a rollout compares 99th percentiles, and cannot tell two
+# apart that lie in one bucket.
+REQUEST_SECONDS = (
+    *(
+        float(f"{step}e{power}")
+        for power in range(-4, 1)
+        for step in ("1", "1.2", "1.5", "2", "2.5", "3", "4", "5", "6", "8")
+    ),
+    10.0, 15.0, 20.0, 30.0,
+)  # fmt: skip
 _MODEL = ("model", "version")
 
 
@@ -36,7 +46,7 @@ class Metrics:
             "inference_request_duration_seconds",
             "Time from a complete request to its complete response, decoding and encoding included.",
             (*_MODEL, "protocol"),
-            buckets=_SECONDS,
+            buckets=REQUEST_SECONDS,
             registry=self.registry,
         )
         self.compute_duration = Histogram(

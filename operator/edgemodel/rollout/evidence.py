@@ -14,6 +14,8 @@ No clock and no I/O. Leaves to others: reading (``server_metrics``, ``controller
 from bisect import bisect_left
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 PATIENCE = 3
@@ -69,7 +71,7 @@ class Counts:
             self.errors + other.errors,
             self.timed + other.timed,
             bounds,
-            tuple(one + two for one, two in zip(mine, theirs, strict=True)),
+            tuple(map(int.__add__, mine, theirs)),
             self.seconds + other.seconds,
         )
 
@@ -102,7 +104,7 @@ class Counts:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Totals:
     """What one version answered since the rollout's step began."""
 
@@ -117,12 +119,12 @@ class Totals:
     out_of_memory: str = ""
     """Name of a pod that was killed for its memory since the step began."""
 
-    @property
+    @cached_property
     def total(self) -> Counts:
         """Everything since the step began."""
         return sum(self.rounds, Counts())
 
-    @property
+    @cached_property
     def all(self) -> Counts:
         """Everything that is known."""
         return self.before + self.total
@@ -147,6 +149,8 @@ class CandidateEvidence:
     active: Totals | None = None
     """None when no version serves beside or before it."""
     golden: tuple[GoldenResult, ...] = ()
+    since: datetime | None = None
+    """Since when this process has watched the step, which may have begun before the process; None if it is not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,8 @@ class Ledger:
 
     def __init__(self, digest: str) -> None:
         self.digest = digest
+        self.since: datetime | None = None
+        """Since when the step has been watched."""
         self._step: Hashable = None
         self._weight = 0
         self._versions: dict[Role, _Version] = {"candidate": _Version(), "active": _Version()}
@@ -195,17 +201,18 @@ class Ledger:
         self._pending = 0.0
         self._began = False
 
-    def begin(self, step: Hashable, weight: int) -> None:
+    def begin(self, step: Hashable, weight: int, now: datetime) -> None:
         """Say which step it is; another one than before begins to count anew.
 
         Args:
             step: whatever tells steps apart.
             weight: the candidate's share of requests, in percent.
+            now: since when it is watched, if it is another one.
         """
         self._weight = weight
         if self._began and step == self._step:
             return
-        self._step, self._began = step, True
+        self._step, self._began, self.since = step, True, now
         active = self._versions["active"]
         active.before = sum(active.rounds, active.before)
         for version in self._versions.values():
@@ -261,6 +268,7 @@ class Ledger:
             candidate=self._totals("candidate"),
             active=self._totals("active") if known else None,
             golden=golden,
+            since=self.since,
         )
 
     def _totals(self, role: Role) -> Totals:
@@ -297,5 +305,5 @@ def difference(earlier: Sample, later: Sample) -> Counts:
         later.errors - earlier.errors,
         later.timed - earlier.timed,
         later.bounds,
-        tuple(after - was for was, after in zip(before, later.below, strict=True)),
+        tuple(map(int.__sub__, later.below, before)),
     )

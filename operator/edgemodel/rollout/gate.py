@@ -5,8 +5,8 @@ Promises
 * Pass means: enough requests, and nothing that speaks against it. Fail means: proven worse, at a false-alarm rate of at most
   ``ALPHA`` for all tests, steps and looks of one rollout together. Everything else is Inconclusive: never a guess.
 * Only answers of the server's own making (5xx) count as errors, never a client's mistakes.
-* A slow-down or an outage that the active version suffers at the same time speaks against nobody, but for the limits that
-  the user gave as absolute numbers.
+* What the active version suffers at the same time speaks against nobody: where both are beyond an absolute limit the answer
+  is Inconclusive, since going back would help nobody.
 * The same totals give the same results. Nothing is remembered here.
 
 Which test, why, its power and what a histogram's buckets mean for it: docs/reference/gate.md. Leaves to others: counting
@@ -32,6 +32,9 @@ P99 = 0.01
 """Share of requests that may be slower than a limit on the 99th percentile."""
 ERRORS_A_SECOND = 200.0
 """More requests than these of one second tell no more about the error ratio than these would."""
+SPELL = 5.0
+"""Seconds that are one observation of latency while the active version takes no requests: a slow moment of the machine,
+which nothing tells from a slow version then, is to be over by the third."""
 BLOCK = 20
 """Requests of the active version that a stretch of time needs for its share of slow ones to be a yardstick."""
 MAX_RESTARTS = 2
@@ -85,11 +88,14 @@ def judge(gate: GateLimits, candidate: Totals, active: Totals | None) -> tuple[G
         active: what the active version answered; None when there is nothing to compare with, and then nothing is compared.
     """
     alpha = ALPHA / (_TESTS * max(1, gate.steps))
-    results = [_restarts(candidate, active), _errors(gate, candidate, alpha)]
+    results = [_restarts(candidate, active)]
+    if active is not None and not active.concurrent and active.all.requests < gate.min_requests:
+        active = None  # it told too little, and takes no more requests that could tell
+    results.append(_errors(gate, candidate, active, alpha))
     if active is not None:
         results.append(_errors_against_active(gate, candidate, active, alpha))
     if gate.max_latency_p99 is not None:
-        results.append(_latency(gate, gate.max_latency_p99, candidate, alpha))
+        results.append(_latency(gate, gate.max_latency_p99, candidate, active, alpha))
     if active is not None:
         results.append(_latency_against_active(gate, candidate, active, alpha))
     return tuple(results)
@@ -139,32 +145,28 @@ def _restarts(candidate: Totals, active: Totals | None) -> GateResult:
     return GateResult("restarts", "Pass", value, limit, candidate.restarts)
 
 
-def _errors(gate: GateLimits, candidate: Totals, alpha: float) -> GateResult:
-    limit = gate.max_error_ratio
-    bad = good = 0.0
-    for one in candidate.rounds:
-        weight = _weight(one)
-        bad += weight * one.errors
-        good += weight * (one.requests - one.errors)
-    total = candidate.total
-    ratio = total.errors / total.requests if total.requests else 0.0
-    result, message = _verdict(
-        gate, total.requests, ratio_evidence(bad, good, limit), alpha, above=ratio > limit
-    )
-    return GateResult(
-        "errors", result, _percent(ratio), f"at most {_percent(limit)}", total.requests, message
-    )
+def _errors(gate: GateLimits, candidate: Totals, active: Totals | None, alpha: float) -> GateResult:
+    limit, total = gate.max_error_ratio, candidate.total
+    blocks = []
+    for mine, theirs in _beside(candidate, active):
+        weight = _weight(mine)
+        allowed = limit
+        if theirs.errors > limit * theirs.requests:
+            allowed = max(limit, (theirs.errors + 1) / (theirs.requests + 1))
+        blocks.append((weight * mine.errors, weight * mine.requests, allowed))
+    above = _ratio(total) > limit
+    result, message = _verdict(gate, total.requests, ratio_evidence(blocks), alpha, above=above)
+    shown = f"at most {_percent(limit)}"
+    return GateResult("errors", result, _percent(_ratio(total)), shown, total.requests, message)
 
 
 def _errors_against_active(gate: GateLimits, candidate: Totals, active: Totals, alpha: float) -> GateResult:
     total, other = candidate.total, active.all
-    ratio = total.errors / total.requests if total.requests else 0.0
-    other_ratio = other.errors / other.requests if other.requests else 0.0
     if active.concurrent:
-        blocks = []
-        for mine, theirs in zip(candidate.rounds, active.rounds, strict=True):
+        pairs = []
+        for mine, theirs in _beside(candidate, active):
             weight = min(_weight(mine), _weight(theirs))
-            blocks.append(
+            pairs.append(
                 (
                     weight * mine.errors,
                     weight * mine.requests,
@@ -172,33 +174,40 @@ def _errors_against_active(gate: GateLimits, candidate: Totals, active: Totals, 
                     weight * theirs.requests,
                 )
             )
-        evidence = difference_evidence(blocks)
+        evidence = difference_evidence(pairs)
     else:
         # Half of the error goes into not knowing the active version's own ratio.
         bound = upper_bound(other.errors, other.requests, alpha / 2)
-        weights = [_weight(one) for one in candidate.rounds]
-        bad = math.fsum(w * one.errors for w, one in zip(weights, candidate.rounds, strict=True))
-        every = math.fsum(w * one.requests for w, one in zip(weights, candidate.rounds, strict=True))
-        evidence = ratio_evidence(bad, every - bad, bound) - math.log(2)
+        blocks = [(_weight(one) * one.errors, _weight(one) * one.requests, bound) for one in candidate.rounds]
+        evidence = ratio_evidence(blocks) - math.log(2)
     enough = _fewer(gate, total.requests, other.requests)
     result, message = _verdict(gate, enough, evidence, alpha, above=False)
-    limit = f"{_percent(other_ratio)} of the active version"
-    return GateResult("errorsAgainstActive", result, _percent(ratio), limit, total.requests, message)
+    limit = f"{_percent(_ratio(other))} of the active version"
+    return GateResult("errorsAgainstActive", result, _percent(_ratio(total)), limit, total.requests, message)
 
 
-def _latency(gate: GateLimits, seconds: float, candidate: Totals, alpha: float) -> GateResult:
+def _latency(
+    gate: GateLimits, seconds: float, candidate: Totals, active: Totals | None, alpha: float
+) -> GateResult:
     total = candidate.total
-    bound = total.bound_above(seconds)
-    if total.timed and bound is None:
-        message = f"the server's histogram ends at {_time(max(total.bounds, default=0.0))}"
-        return GateResult(
-            "latency", "Inconclusive", "", f"p99 at most {_time(seconds)}", total.timed, message
+    threshold = total.bound_above(seconds)
+    limit = f"p99 at most {_time(seconds if threshold is None else threshold)}"
+    if threshold is None:
+        message = (
+            f"the server's histogram ends at {_time(max(total.bounds, default=0.0))}"
+            if total.timed
+            else f"0 of {gate.min_requests} requests"
         )
-    threshold = seconds if bound is None else bound
-    shares = [(one.slower(threshold), P99) for one in candidate.rounds if one.timed]
+        return GateResult("latency", "Inconclusive", _p99(total), limit, total.timed, message)
+    if active is not None and active.concurrent:
+        shares = [
+            (share, allowed if theirs > P99 else P99)
+            for share, allowed, theirs in _shares(candidate, active, threshold)
+        ]
+    else:
+        shares = [(one.slower(threshold), P99) for one in _spells(candidate.rounds)]
     above = total.slower(threshold) > P99
     result, message = _verdict(gate, total.timed, share_evidence(shares), alpha, above=above)
-    limit = f"p99 at most {_time(threshold)}"
     return GateResult("latency", result, _p99(total), limit, total.timed, message)
 
 
@@ -210,60 +219,78 @@ def _latency_against_active(gate: GateLimits, candidate: Totals, active: Totals,
     if usual is not None:
         threshold = total.bound_above(usual * (1 + gate.max_latency_increase), other.bounds)
     if threshold is None:
-        known = other.timed >= gate.min_requests and total.timed > 0
-        message = (
-            "the active version is slower than the histogram ends"
-            if known
-            else f"{total.timed} requests, and {other.timed} of the active version, of {gate.min_requests}"
-        )
+        message = f"{total.timed} requests, and {other.timed} of the active version, of {gate.min_requests}"
+        if total.timed and other.timed >= gate.min_requests:
+            message = "the limit lies beyond the end of the server's histogram"
         return GateResult(name, "Inconclusive", _p99(total), "", total.timed, message)
     usual_share = other.slower(threshold)
     if active.concurrent:
-        shares = list(_shares(candidate.rounds, active.rounds, threshold))
+        shares = [(share, allowed) for share, allowed, _ in _shares(candidate, active, threshold)]
         evidence = share_evidence(shares)
     else:
         bound = upper_bound(other.timed * usual_share, other.timed, alpha / 2)
-        floor = min(1.0, P99 + bound)
-        shares = [(one.slower(threshold), floor) for one in candidate.rounds if one.timed]
+        allowed = min(1.0, P99 + bound)
+        shares = [(one.slower(threshold), allowed) for one in _spells(candidate.rounds)]
         evidence = share_evidence(shares) - math.log(2)
-    above = total.slower(threshold) > P99 + usual_share
+    above = total.slower(threshold) > 2 * P99 + usual_share
     result, message = _verdict(gate, enough, evidence, alpha, above=above)
     limit = f"p99 at most {_time(threshold)}; of the active version {_p99(other)}"
     return GateResult(name, result, _p99(total), limit, total.timed, message)
 
 
-def _shares(
-    mine: tuple[Counts, ...], theirs: tuple[Counts, ...], threshold: float
-) -> Iterator[tuple[float, float]]:
-    """Yield for each stretch of time the candidate's share of slow requests and what it may be.
+def _beside(candidate: Totals, active: Totals | None) -> Iterator[tuple[Counts, Counts]]:
+    """Yield each round of the candidate with what the active version answered meanwhile."""
+    if active is None or not active.concurrent:
+        yield from ((mine, Counts()) for mine in candidate.rounds)
+    else:
+        yield from zip(candidate.rounds, active.rounds, strict=True)
 
-    That is 1 %, and what the active version had in the same stretch. With k slow ones of its n, (k + 1) / (n + 1) is the
+
+def _shares(candidate: Totals, active: Totals, threshold: float) -> Iterator[tuple[float, float, float]]:
+    """Yield for stretches of time the candidate's share of slow requests, what it may be, and the active version's share.
+
+    It may be 1 %, and what the active version had in the same stretch. With k slow ones of its n, (k + 1) / (n + 1) is a
     yardstick of which the candidate's share is on average no more than once, if both have the same.
     """
     slow = total = other_slow = other_total = 0.0
-    for one, other in zip(mine, theirs, strict=True):
-        slow += one.slower(threshold) * one.timed
-        total += one.timed
-        other_slow += other.slower(threshold) * other.timed
-        other_total += other.timed
-        if total and other_total >= BLOCK:
-            yield slow / total, min(1.0, P99 + (other_slow + 1) / (other_total + 1))
+    rounds = list(_beside(candidate, active))
+    for last, (mine, theirs) in enumerate(rounds, start=1 - len(rounds)):
+        slow += mine.slower(threshold) * mine.timed
+        total += mine.timed
+        other_slow += theirs.slower(threshold) * theirs.timed
+        other_total += theirs.timed
+        if total and (other_total >= BLOCK or last == 0):
+            allowed = min(1.0, P99 + (other_slow + 1) / (other_total + 1))
+            yield slow / total, allowed, other_slow / max(1.0, other_total)
             slow = total = other_slow = other_total = 0.0
-    if total:
-        yield slow / total, min(1.0, P99 + (other_slow + 1) / (other_total + 1))
+
+
+def _spells(rounds: Iterable[Counts]) -> Iterator[Counts]:
+    """Yield rounds put together to stretches of ``SPELL`` seconds; what is left over waits until it is one."""
+    spell = Counts()
+    for one in rounds:
+        spell += one
+        if spell.seconds >= SPELL:
+            if spell.timed:
+                yield spell
+            spell = Counts()
+
+
+def _ratio(counts: Counts) -> float:
+    return counts.errors / counts.requests if counts.requests else 0.0
 
 
 def _verdict(
     gate: GateLimits, requests: int, evidence: float, alpha: float, *, above: bool
 ) -> tuple[Verdict, str]:
     if evidence >= -math.log(alpha):
-        return "Fail", "worse, beyond doubt"
+        return "Fail", "worse beyond chance"
     if requests < gate.min_requests:
         return "Inconclusive", f"{requests} of {gate.min_requests} requests"
     if above:
-        return "Inconclusive", "above the limit so far, too few requests to be sure"
+        return "Inconclusive", "above the limit so far, and not proven"
     if evidence >= SUSPICION:
-        return "Inconclusive", "looks worse, too few requests to be sure"
+        return "Inconclusive", "looks worse, and not proven"
     return "Pass", ""
 
 

@@ -24,20 +24,25 @@ _LEAST = 1e-6
 _MOST = 0.999
 
 
-def ratio_evidence(bad: float, good: float, limit: float) -> float:
-    """Return the evidence that events are bad with a probability above ``limit``.
+def ratio_evidence(blocks: Iterable[tuple[float, float, float]]) -> float:
+    """Return the evidence that events are bad with a higher probability than they may be.
 
     Args:
-        bad: how many were; events that hang together in groups of n count 1/n each, and then whatever happens within a group
-            does no harm (Hölder's inequality).
-        good: how many were not.
-        limit: probability that is allowed, from 0 to 1. 0 allows none: the first bad one is proof.
+        blocks: one after the other: how many were bad, how many there were, the probability that is allowed. Events that
+            hang together in groups of n count 1/n each, and then whatever happens within a group does no harm (Hölder's
+            inequality). A limit of 0 allows none: the first bad one is proof.
     """
-    limit = max(limit, _LEAST)
-    if limit >= _MOST:
-        return 0.0
-    assumed = sorted({min(limit * times, (1 + limit) / 2) for times in WORSE} | {(1 + limit) / 2})
-    return _mean([bad * math.log(p / limit) + good * math.log((1 - p) / (1 - limit)) for p in assumed])
+    won = [0.0] * (len(WORSE) + 1)
+    for bad, total, allowed in blocks:
+        limit = max(allowed, _LEAST)
+        if limit >= _MOST or total <= 0:
+            continue
+        most = (1 + limit) / 2
+        for index, times in enumerate((*WORSE, math.inf)):
+            assumed = min(limit * times, most)
+            won[index] += bad * math.log(assumed / limit)
+            won[index] += (total - bad) * math.log((1 - assumed) / (1 - limit))
+    return _mean(won)
 
 
 def share_evidence(shares: Iterable[tuple[float, float]]) -> float:
