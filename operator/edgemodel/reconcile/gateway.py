@@ -134,7 +134,7 @@ def _endpoint(pod: GatewayPod) -> Object:
         "addresses": [pod.address],
         # A pod that is going goes on answering for a while; kube-proxy uses it if there is no other.
         "conditions": {"ready": pod.ready and not pod.going, "serving": pod.ready, "terminating": pod.going},
-        "nodeName": pod.node,
+        **({"nodeName": pod.node} if pod.node else {}),
     }
 
 
