@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -41,11 +41,22 @@ from edgemodel.cluster.pull_secrets import PullSecrets, read_pull_secrets
 from edgemodel.errors import Stalled
 from edgemodel.reconcile.gateway import LABEL_SERVICE
 from edgemodel.reconcile.observed import LiveNode, LiveObject, Observed, Settings, Unresolved
+from edgemodel.rollout.evidence import CandidateEvidence
 
 log = logging.getLogger(__name__)
 
 DISCOVERY_SECONDS = 300.0
 """How long it is believed that ServiceMonitors are, or are not, known to the cluster."""
+
+
+class EvidenceView(Protocol):
+    """What is known of candidates (``controller.evidence``)."""
+
+    def observe(self, observed: Observed) -> CandidateEvidence | None:
+        """Take over which pods there are; return what is known of the model's candidate."""
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Drop what is known: the model is gone."""
 
 
 class Gatherer:
@@ -60,6 +71,7 @@ class Gatherer:
         registries: RegistrySettings,
         fleet: Fleet | None = None,
         gateway: GatewayView | None = None,
+        evidence: EvidenceView | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
@@ -67,6 +79,7 @@ class Gatherer:
         self._settings = settings
         self._fleet = fleet
         self._gateway = gateway
+        self._evidence = evidence
         self._registries_json = registries.to_json()
         self._clock = clock
         self._monitors = False
@@ -81,6 +94,8 @@ class Gatherer:
         """
         manifest = await self._api.get(EDGE_MODEL, namespace, name)
         if manifest is None or _going(manifest):
+            if self._evidence is not None:
+                self._evidence.forget(namespace, name)
             if self._gateway is not None and manifest is None:
                 self._gateway.forget(namespace, name)
             return None
@@ -110,6 +125,8 @@ class Gatherer:
         if self._gateway is not None:
             made = str(manifest["metadata"].get("creationTimestamp", ""))
             observed = await self._gateway.observe(observed, made)
+        if self._evidence is not None:
+            observed = dataclasses.replace(observed, evidence=self._evidence.observe(observed))
         labels = space["metadata"].get("labels") or {}
         return await self._with_artifacts(observed, policies, labels, secrets)
 

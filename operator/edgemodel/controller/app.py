@@ -29,6 +29,7 @@ from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.kinds import EDGE_MODEL, EDGE_NODE, MODEL_TRUST_POLICY, NODE
 from edgemodel.cluster.lease import LeaseElection, LeaseTimes
 from edgemodel.controller import handlers, preflight
+from edgemodel.controller.evidence import Evidence
 from edgemodel.controller.gateway_routes import GatewayRoutes
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.node_delivery import NodeDelivery
@@ -99,6 +100,7 @@ class Operator:
                 self._sightings,
                 namespace=settings.gateway_namespace or own_namespace(),
             )
+        self._evidence = Evidence(self._queue, wall=_now)
         gatherer = Gatherer(
             api,
             artifacts,
@@ -106,6 +108,7 @@ class Operator:
             registries=settings.registry_settings(),
             fleet=self._nodes.fleet if self._nodes else None,
             gateway=self._gateway.view if self._gateway else None,
+            evidence=self._evidence,
         )
         self._worker = Worker(
             gatherer=gatherer,
@@ -176,6 +179,7 @@ class Operator:
         for number in range(settings.workers):
             self._spawn(f"worker {number}", self._queue.run(self._worker))
         self._spawn("resync", self._resync.run())
+        self._spawn("evidence", self._evidence.run())
         if self._nodes is not None:
             self._spawn("heartbeats", self._nodes.heartbeats.run())
         if self._gateway is not None:
@@ -243,6 +247,7 @@ class Operator:
                 await self._election.release()
         await self._probes.stop()
         await self._artifacts.close()
+        await self._evidence.close()
         await self._connections.aclose()
         await self._api.close()
 

@@ -230,7 +230,7 @@ class Ledger:
             version.at_start = {uid: life.restarts for uid, life in lives.items()}
 
     def add(self, samples: Mapping[Role, Mapping[str, Sample | None]], seconds: float) -> bool:
-        """Add one round of readings; say whether anything new was counted.
+        """Add one round of readings; say whether the candidate answered anything new.
 
         Args:
             samples: for each version, the reading of each pod that should answer, by uid; None where it did not.
@@ -257,12 +257,12 @@ class Ledger:
                 version.rounds = [
                     sum(version.rounds[at : at + 2], Counts()) for at in range(0, len(version.rounds), 2)
                 ]
-        return True
+        return bool(counts["candidate"].requests or counts["candidate"].timed)
 
     def evidence(self, golden: tuple[GoldenResult, ...] = ()) -> CandidateEvidence:
         """Return the evidence as it stands."""
         active = self._versions["active"]
-        known = bool(active.lives) or active.before.requests > 0 or bool(active.rounds)
+        known = bool(active.lives or active.before.requests or any(one.requests for one in active.rounds))
         return CandidateEvidence(
             digest=self.digest,
             candidate=self._totals("candidate"),

@@ -3,7 +3,7 @@
 Promises: one version's counters (labels ``model`` and ``version``, as in docs/reference/metrics.md), added up over protocols
 and codes. What is read is bounded, and checked: whole numbers that fit, ascending bounds, cumulative buckets. Pods are not
 trusted: one that writes nonsense is told apart from one that has answered nothing. Lines of other families are passed over
-unread, which is why this is several times faster than a parser of the whole format.
+unread, and so are lines of another form: this is several times faster than a parser of the whole format.
 
 Leaves to others: fetching, and the length of what is fetched.
 """
@@ -41,6 +41,8 @@ def read_sample(text: str, model: str, version: str) -> Sample:
     Raises:
         NotMetrics: a line of the families that are needed cannot be, or not all of them together.
     """
+    if "inference_requests" not in text:
+        raise NotMetrics("no line of an inference server")
     requests = errors = timed = series = 0
     buckets: dict[float, int] = {}
     for found in _LINE.finditer(text):
