@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-_OWN_CLUSTER = ("test_cluster.py", "test_cluster_nodes.py", "test_edge_nodes.py", "test_interop.py")
+_OWN_CLUSTER = (
+    "test_cluster.py",
+    "test_cluster_nodes.py",
+    "test_edge_nodes.py",
+    "test_interop.py",
+    "test_rollouts.py",
+)
 UNIT_SECONDS = 10 if "PYTEST_XDIST_WORKER" in os.environ else 2
 
 
