@@ -90,8 +90,8 @@ class GateState(Resource):
 class RolloutStatus(Resource):
     """How far the candidate has come."""
 
-    step: int = 1
-    """The step it is at, from 1."""
+    step: int = 0
+    """The step it is at, from 1; 0 until its pods were ready and their golden samples passed."""
     steps: int = 1
     """How many steps there are."""
     weight: int = 0
@@ -99,7 +99,7 @@ class RolloutStatus(Resource):
     started_at: datetime | None = None
     """When it was started."""
     step_since: datetime | None = None
-    """When the step began; none until all of its pods were ready."""
+    """When the step began; none until its pods were ready."""
     not_ready_since: datetime | None = None
     """Since when some of its pods are not ready though all of them were; none while they are."""
     not_ready_seconds: int = 0

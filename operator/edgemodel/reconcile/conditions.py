@@ -24,7 +24,7 @@ from edgemodel.reconcile.pods import (
 )
 from edgemodel.reconcile.service import url
 from edgemodel.reconcile.view import Told, VersionView, View, capital, named, reason_of, sentence
-from edgemodel.rollout.machine import SURGE_NEEDS_ROOM
+from edgemodel.rollout.facts import SURGE_NEEDS_ROOM
 
 _RETRY = "To try it again change the spec or set the annotation edgemodel.io/retry to a new value."
 

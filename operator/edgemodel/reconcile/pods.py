@@ -19,7 +19,7 @@ from typing import Any
 
 from edgemodel.api.conditions import Reason
 from edgemodel.api.meta import CSI_DRIVER, LABEL_DIGEST
-from edgemodel.rollout.machine import Failure
+from edgemodel.rollout.facts import Failure
 
 MESSAGE_LENGTH = 512
 """Characters of a pod's own words that reach status."""

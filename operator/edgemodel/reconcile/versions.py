@@ -10,7 +10,7 @@ from typing import Any
 from edgemodel.api.meta import LABEL_DIGEST
 from edgemodel.reconcile.child import digest_label
 from edgemodel.reconcile.pods import PodFacts, withheld
-from edgemodel.rollout.machine import Failure, Seen
+from edgemodel.rollout.facts import Failure, Seen
 
 
 def seen_versions(

@@ -11,7 +11,8 @@ from edgemodel.reconcile.nodes import NodeFacts
 from edgemodel.reconcile.observed import Judged, Observed, Unresolved
 from edgemodel.reconcile.pods import PodFacts, Stage
 from edgemodel.reconcile.versions import withheld_by_label, worst
-from edgemodel.rollout.machine import Failure, Step
+from edgemodel.rollout.facts import Failure
+from edgemodel.rollout.machine import Step
 
 Told = tuple[ConditionStatus, Reason, str]
 """What one condition says: status, reason, message."""

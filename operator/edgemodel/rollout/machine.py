@@ -1,92 +1,44 @@
 """Which version serves, which is tried, which is gone back to: one pure step, taken once per pass.
 
-``step`` looks at what is wanted, at the slots that status remembers and at what was seen of each version, and returns the
-new slots and what must run. It keeps no other memory: an operator that restarts at any point goes on from there.
+``step`` looks at what is wanted, at the slots and the rollout that status remembers and at what was seen of each version,
+and returns the new ones and what must run. It keeps no other memory: an operator that restarts at any point goes on from
+there.
 
 What it promises:
 
-* there is at most one candidate;
-* Surge leaves the active version at full size until the candidate has all its replicas ready;
-* a version that was taken back is not tried again until the spec's generation or the retry annotation changes;
+* there is at most one candidate, and it is one until its last step has passed; till then the version before it stays active;
+* Surge and Canary leave the active version at full size until the candidate has replaced it;
+* a version that was taken back is not tried again until the spec's generation or the retry annotation changes, and not at
+  all as long as an order says that it is not to serve;
 * a version that today's policies refuse is never started, and one that serves is not stopped for it;
 * where nodes deliver, no pod of a candidate is made, and none of the active version stopped, before the nodes have it; the
   active version is never touched for want of delivery;
 * an old version goes only after the Service was seen to select another one, and not before every node had time to
   follow.
 
-It leaves to others: judging artifacts (``wanted.target`` has passed), reading pods (``Seen``), building objects, conditions.
+It leaves to others: judging artifacts (``wanted.target`` has passed), reading pods and judging answers (``Seen``), building
+objects, conditions. How a candidate's share grows: ``steps``.
 
 ::
 
-    target ──start──▶ candidate ──(delivered)──all ready──▶ active ──replaced──▶ last good
-                          │
-                          └─fails, active exists──▶ rolled back (the active version goes on, or comes back)
+    target ──start──▶ candidate ──(delivered)──ready, step 1 … last──▶ active ──replaced──▶ last good
+                          │                          │                    │                    │
+                          └───fails, active exists───┴──▶ rolled back ◀───└── order: roll back ┘ becomes the candidate
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 
 from edgemodel.api.conditions import Reason
+from edgemodel.api.rollout import RolloutStatus
 from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
+from edgemodel.rollout.facts import ALL_AT_ONCE, NOT_SEEN, SURGE_NEEDS_ROOM, Hold, Seen, Wanted, names
+from edgemodel.rollout.running import receiving, to_run, to_serve
+from edgemodel.rollout.slots import held_back, marked, refreshed, started, taken_back, undelivered
+from edgemodel.rollout.steps import move
 
-SWITCH_SECONDS = 3.0
-"""How long after a promotion the version before it stays: EndpointSlices are written and every node's proxy follows. (The
-server's own drain delay covers the same for a pod that goes; this covers slow nodes.)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What spec, annotations and trust ask for."""
-
-    target: Slot | None
-    """The version that spec.image stands for, if it is known and passed; its ``since`` and ``tries`` are ignored."""
-    replicas: int
-    generation: int
-    retry: str = ""
-    strategy: Literal["Surge", "StopFirst"] = "Surge"
-    progress_deadline: float = 600.0
-    """Seconds from a candidate's delivery, or start where pods fetch for themselves, to its end if it does not get ready;
-    0 means never."""
-    paused: bool = False
-    refused: frozenset[str] = frozenset()
-    """Digests that do not pass today's policies."""
-    delivered: frozenset[str] | None = None
-    """Digests that the nodes have; None where pods fetch for themselves, so that there is nothing to wait for."""
-
-
-SURGE_NEEDS_ROOM = (
-    "Surge needs room for both versions; with spec.rollout.strategy StopFirst room for one is enough"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a pod does not answer; ``fatal`` when waiting longer will not mend it."""
-
-    reason: Reason
-    message: str
-    fatal: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen of one version."""
-
-    deployed: bool = False
-    """Its Deployment exists."""
-    replicas: int = 0
-    """How many pods its Deployment asks for."""
-    pods: int = 0
-    """Pods that hold memory, those that are going included."""
-    ready: int = 0
-    """Pods that answer and are not going."""
-    failure: Failure | None = None
-    """The worst thing that any of its pods reports."""
-
-
-NOT_SEEN = Seen()
+PAUSED = Hold(Reason.PAUSED, "spec.rollout.paused is true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +55,68 @@ class Step:
     """Versions (keys of ``seen``) whose Deployment goes now."""
     draining: frozenset[str]
     """Versions (keys of ``seen``) that go once requests surely go to another one."""
-    held: bool
-    """A verified target waits for spec.rollout.paused to end."""
+    held: Hold | None = None
+    """Why a verified target is not started, or a candidate does not go on."""
     waiting: bool = False
-    """The candidate waits to be delivered, or, delivered, for the pause to end: it has no Deployment."""
+    """The candidate waits to be delivered, or, delivered, for what holds it to end: it has no Deployment."""
+    rollout: RolloutStatus | None = None
+    """How far the candidate has come; None when there is none."""
+    closed: bool = False
+    """``serve`` is a first version that must take no requests (yet): the Service selects nothing."""
+    inconclusive: bool = False
+    """The candidate has lasted its step's time, and waits because the gate knows too little."""
+    due: float | None = None
+    """POSIX time at which time alone moves the candidate on; None if it never does."""
+    deadline: float | None = None
+    """POSIX time at which the candidate is given up (a first one: called late) if its pods are not ready; None for never."""
+
+    @property
+    def weight(self) -> int:
+        """Percent of requests that the candidate gets; 0 when there is none."""
+        return self.rollout.weight if self.rollout is not None else 0
+
+
+@dataclass(slots=True)
+class _State:
+    """What one step works on."""
+
+    slots: Slots
+    rolled_back: RolledBack | None
+    at: RolloutStatus | None
+    inconclusive: bool = False
+    due: float | None = None
+
+    @property
+    def urgent(self) -> bool:
+        """The candidate is what an active version makes way for that is not to serve."""
+        active, banned = self.slots.active, self.rolled_back
+        return active is not None and banned is not None and banned.digest == active.digest
+
+    def start(self, target: Slot, steps: int, now: datetime) -> None:
+        """Make a version the candidate, in place of any other."""
+        slots = self.slots
+        candidate = started(target, slots.last_good, now)
+        self.slots = Slots(active=slots.active, candidate=candidate, last_good=slots.last_good)
+        self.at = RolloutStatus(steps=steps, started_at=now)
+
+    def drop(self, rolled_back: RolledBack | None = None) -> None:
+        """Give the candidate up; ``rolled_back`` is what is remembered of it."""
+        if rolled_back is not None:
+            # What was to be gone back to, and is no good, is not gone back to again.
+            last_good = None if self.urgent else self.slots.last_good
+            self.rolled_back = rolled_back
+        else:
+            last_good = self.slots.last_good
+        self.slots = Slots(active=self.slots.active, last_good=last_good)
+        self.at = None
+
+    def promote(self, now: datetime) -> None:
+        """Make the candidate the active version."""
+        active, candidate = self.slots.active, self.slots.candidate
+        assert candidate is not None
+        last_good = None if self.urgent else active or self.slots.last_good
+        self.slots = Slots(active=candidate.model_copy(update={"since": now}), last_good=last_good)
+        self.at = None
 
 
 def step(
@@ -116,6 +126,7 @@ def step(
     seen: Mapping[str, Seen],
     selected: str | None,
     now: datetime,
+    rollout: RolloutStatus | None = None,
 ) -> Step:
     """Take one step.
 
@@ -126,18 +137,22 @@ def step(
         seen: by digest; Deployments that belong to no slot may be keyed by any other name.
         selected: key of the version that the live Service selects; None when there is no Service.
         now: becomes ``since`` and ``at``.
+        rollout: how far status remembers the candidate to have come.
 
-    Examples (replicas 2, S = Surge, F = StopFirst):
+    Examples (replicas 2, S = Surge, F = StopFirst, C = Canary of 10 % and 100 %):
 
     ======================================================  =================================================
     before                                                  after
     ======================================================  =================================================
-    target A, no slot                                       candidate A; run A=2; serve A
+    target A, no slot                                       candidate A; run A=2; serve A, closed
     candidate A, one pod ready, no active                   active A
     active A, target B, S                                   candidate B; run A=2, B=2; serve A
     active A, candidate B 1 of 2 ready, S                   the same
-    active A, candidate B 2 of 2 ready, S                   active B, last good A; serve B; A drains
+    active A, candidate B 2 of 2 ready, S                   step 1: weight 100; run A=2, B=2; serve B
+    the same, and the gate passed when its window ended     active B, last good A; serve B; A drains
     the same, Service selects B, 3 s later                  A is removed
+    active A, candidate B 2 of 2 ready, C                   step 1: weight 10; run A=2, B=2; serve A
+    the same, and the gate failed                           rolled back B; run A=2; serve A; B drains
     active A, candidate B cannot load, S                    rolled back B; run A=2; B is removed
     active A with pods, target B, F                         candidate B; run A=0, B=0; serve A
     active A without pods, candidate B, F                   run A=0, B=2; serve B once it answers
@@ -145,217 +160,213 @@ def step(
     active A, candidate B, target A                         no candidate; B is removed
     active A, candidate B, target C                         candidate C; B is removed
     active A, candidate B not yet delivered, S or F         run A=2; serve A
+    active A, last good Z, order: roll back A               rolled back A; candidate Z, in force once it is ready
     ======================================================  =================================================
     """
     if rolled_back is not None and (
-        rolled_back.generation != wanted.generation or rolled_back.retry != wanted.retry
+        (rolled_back.generation != wanted.generation or rolled_back.retry != wanted.retry)
+        and not names(wanted.rollback, rolled_back.digest)
     ):
         rolled_back = None
-    slots = _delivered(wanted, _refreshed(slots, wanted.target), seen, now)
-    slots, rolled_back = _judged(wanted, slots, rolled_back, seen, now)
-    startable = _startable(wanted, slots, rolled_back)
-    if startable is not None and (not wanted.paused or wanted.delivered is not None):
-        slots = Slots(
-            active=slots.active,
-            candidate=_started(startable, slots.last_good, now),
-            last_good=slots.last_good,
-        )
-        slots = _delivered(wanted, slots, seen, now)
-    # A Deployment of it that a pass left which was cut off is no start either: paused, nothing is started.
-    waiting = _waiting(wanted, slots, seen) or (
-        startable is not None and wanted.paused and slots.candidate is not None
+    state = _State(refreshed(slots, wanted.target), rolled_back, rollout)
+    before = slots.candidate.digest if slots.candidate is not None and rollout and rollout.weight else None
+    _obey(wanted, state, now)
+    state.slots = marked(wanted, state.slots, seen, now, urgent=state.urgent)
+    _judge(wanted, state, seen, now)
+    startable, hold = _startable(wanted, state), _hold(wanted, state)
+    if startable is not None and (hold is None or wanted.delivered is not None):
+        state.start(startable, len(wanted.steps), now)
+        state.slots = marked(wanted, state.slots, seen, now, urgent=False)
+    slots, candidate, urgent = state.slots, state.slots.candidate, state.urgent
+    # A Deployment of it that a pass left which was cut off is no start either: held, nothing is started.
+    waiting = undelivered(wanted, slots, seen, urgent=urgent) or (
+        startable is not None and hold is not None and candidate is not None
     )
-    run = _run(wanted, slots, seen, waiting=waiting)
-    serve = _serve(wanted, slots, seen)
+    run = to_run(wanted, slots, seen, waiting=waiting)
+    serve = to_serve(wanted, slots, seen, state.at)
     going = {key for key, version in seen.items() if version.deployed} - {slot.digest for slot, _ in run}
-    draining = going & _receiving(slots, selected, now) if serve is not None else set()
+    receives = receiving(slots, state.rolled_back, selected, now)
+    if before is not None and (candidate is None or candidate.digest != before):
+        receives.add(before)  # by what the gateway was told last
+    draining = going & receives if serve is not None else set()
     return Step(
         slots=slots,
-        rolled_back=rolled_back,
+        rolled_back=state.rolled_back,
         run=run,
         serve=serve,
         remove=frozenset(going - draining),
         draining=frozenset(draining),
-        held=wanted.paused and (startable is not None or waiting),
+        held=hold if startable is not None or waiting else None,
         waiting=waiting,
+        rollout=state.at,
+        closed=_closed(slots, seen),
+        inconclusive=state.inconclusive,
+        due=state.due,
+        deadline=None if waiting or wanted.paused else _deadline(wanted, state),
     )
 
 
-def _refreshed(slots: Slots, target: Slot | None) -> Slots:
-    """Carry over what may change about a version without making it another one: where it is pulled from, its entry file."""
-    if target is None:
-        return slots
-    changed: dict[str, Slot] = {}
-    for role, slot in (("active", slots.active), ("candidate", slots.candidate)):
-        if slot is not None and slot.digest == target.digest:
-            kept = {"since": slot.since, "tries": slot.tries, "delivered": slot.delivered}
-            fresh = target.model_copy(update=kept)
-            if fresh != slot:
-                changed[role] = fresh
-    return slots.model_copy(update=changed) if changed else slots
-
-
-def _delivered(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen], now: datetime) -> Slots:
-    """Write down when the nodes had the candidate: once, and not while a pause holds it, so that its time does not run."""
-    candidate = slots.candidate
-    if candidate is None:
-        return slots
-    delivered = candidate.delivered
-    if wanted.delivered is None or (slots.active is not None and _held_back(wanted, candidate, seen)):
-        delivered = None
-    elif delivered is None and candidate.digest in wanted.delivered and not wanted.paused:
-        delivered = now
-    if delivered == candidate.delivered:
-        return slots
-    return slots.model_copy(update={"candidate": candidate.model_copy(update={"delivered": delivered})})
-
-
-def _held_back(wanted: Wanted, candidate: Slot, seen: Mapping[str, Seen]) -> bool:
-    """Say whether a pause finds the candidate without a pod: then it is not started before the pause ends."""
-    return wanted.paused and seen.get(candidate.digest, NOT_SEEN).pods == 0
-
-
-def _waiting(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> bool:
-    """Say whether the candidate must not have a Deployment yet.
-
-    One that has a Deployment keeps it: it was delivered, or its pods fetch for themselves. A node that came since, or lost
-    its copy, is no reason to stop them.
-    """
-    candidate = slots.candidate
-    if candidate is None or wanted.delivered is None:
-        return False
-    if slots.active is not None and _held_back(wanted, candidate, seen):
-        return True
-    return candidate.delivered is None and not seen.get(candidate.digest, NOT_SEEN).deployed
-
-
-def _judged(
-    wanted: Wanted, slots: Slots, rolled_back: RolledBack | None, seen: Mapping[str, Seen], now: datetime
-) -> tuple[Slots, RolledBack | None]:
-    """Promote the candidate, take it back, drop it or let it go on."""
-    active, candidate, last_good = slots.active, slots.candidate, slots.last_good
-    if candidate is None:
-        return slots, rolled_back
-    version = seen.get(candidate.digest, NOT_SEEN)
-    promoted = Slots(
-        active=candidate.model_copy(update={"since": now}), last_good=active or last_good, candidate=None
-    )
-    dropped = Slots(active=active, last_good=last_good)
-    refused = candidate.digest in wanted.refused
-    if active is None:
-        # The Service selects a first version from the start: once it answers it serves, paused or refused or not.
-        idle = wanted.replicas == 0 and not refused and not _waiting(wanted, slots, seen)
-        if version.ready > 0 or idle:
-            return promoted, rolled_back
-        superseded = wanted.target is not None and wanted.target.digest != candidate.digest
-        return (dropped if refused or superseded else slots), rolled_back
-    if refused or (wanted.target is not None and wanted.target.digest != candidate.digest):
-        return dropped, rolled_back
-    if _waiting(wanted, slots, seen):
-        return slots, rolled_back
-    if wanted.paused and version.pods == 0:
-        return dropped, rolled_back  # starts afresh, with a full deadline, when the pause ends
-    if version.ready >= wanted.replicas:
-        return (slots if wanted.paused else promoted), rolled_back
-    failure = version.failure
-    if failure is not None and failure.fatal:
-        return dropped, _taken_back(candidate, failure.reason, failure.message, wanted, now)
-    if not wanted.paused and _overdue(candidate, wanted.progress_deadline, now):
-        found = f"{version.ready} of {wanted.replicas} pods were ready after {wanted.progress_deadline:g} s"
-        if failure is not None:
-            found = f"{found}; {failure.reason}: {failure.message}"
-            if failure.reason is Reason.UNSCHEDULABLE and wanted.strategy == "Surge":
-                found = f"{found} ({SURGE_NEEDS_ROOM})"
-        return dropped, _taken_back(candidate, Reason.PROGRESS_DEADLINE_EXCEEDED, found, wanted, now)
-    return slots, rolled_back
-
-
-def _startable(wanted: Wanted, slots: Slots, rolled_back: RolledBack | None) -> Slot | None:
-    """Return the target if it should be started, were there no pause."""
-    target = wanted.target
-    if target is None or slots.candidate is not None or target.digest in wanted.refused:
-        return None
-    if slots.active is not None and slots.active.digest == target.digest:
-        return None
-    if rolled_back is not None and rolled_back.digest == target.digest and slots.active is not None:
-        return None
-    return target
-
-
-def _started(target: Slot, last_good: Slot | None, now: datetime) -> Slot:
-    tries = last_good.tries if last_good is not None and last_good.digest == target.digest else 0
-    return target.model_copy(update={"since": now, "tries": tries + 1})
-
-
-def _taken_back(slot: Slot, reason: Reason, message: str, wanted: Wanted, now: datetime) -> RolledBack:
-    name = slot.version or slot.digest[: len("sha256:") + 12]
-    return RolledBack(
-        digest=slot.digest,
-        reason=str(reason),
-        message=f"version {name} did not get ready: {message}"[:4096],
-        at=now,
-        retry=wanted.retry,
-        generation=wanted.generation,
-    )
-
-
-def overdue_at(candidate: Slot, deadline: float) -> float | None:
-    """Return the POSIX time at which a candidate that has a Deployment is given up, None for never."""
-    began = candidate.delivered or candidate.since
-    if began is None or deadline <= 0:
-        return None
-    return began.timestamp() + deadline
-
-
-def _overdue(candidate: Slot, deadline: float, now: datetime) -> bool:
-    at = overdue_at(candidate, deadline)
-    return at is not None and now.timestamp() >= at
-
-
-def _run(
-    wanted: Wanted, slots: Slots, seen: Mapping[str, Seen], *, waiting: bool
-) -> tuple[tuple[Slot, int], ...]:
-    """Return the versions that must have a Deployment, each with its replicas."""
-    run: list[tuple[Slot, int]] = []
-    active, candidate = slots.active, None if waiting else slots.candidate
-    stop_first = wanted.strategy == "StopFirst" and active is not None and candidate is not None
-    if active is not None:
-        replicas = 0 if stop_first else wanted.replicas
-        version = seen.get(active.digest, NOT_SEEN)
-        if active.digest not in wanted.refused:
-            run.append((active, replicas))
-        elif version.deployed:
-            run.append((active, min(version.replicas, replicas)))
-    if candidate is not None:
-        waits = (
-            stop_first
-            and active is not None
-            and seen.get(active.digest, NOT_SEEN).pods > 0
-            and seen.get(candidate.digest, NOT_SEEN).pods == 0
-        )
-        run.append((candidate, 0 if waits else wanted.replicas))
-    return tuple(run)
-
-
-def _receiving(slots: Slots, selected: str | None, now: datetime) -> set[str]:
-    """Return the versions that may still receive requests: what the Service selects, and what it selected until just now."""
-    receiving = {selected} if selected is not None else set()
-    since = slots.active.since if slots.active is not None else None
-    if slots.last_good is not None and since is not None and (now - since).total_seconds() < SWITCH_SECONDS:
-        receiving.add(slots.last_good.digest)
-    return receiving
-
-
-def _serve(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> Slot | None:
-    """Return the version that the Service selects."""
-    active, candidate = slots.active, slots.candidate
-    if active is None:
-        return candidate
-    if (
-        candidate is not None
-        and wanted.strategy == "StopFirst"
-        and seen.get(active.digest, NOT_SEEN).ready == 0
-        and seen.get(candidate.digest, NOT_SEEN).ready > 0
+def _obey(wanted: Wanted, state: _State, now: datetime) -> None:
+    """Carry out the order that a version is not to serve; a first version, beside which there is none, is let be."""
+    active, candidate, last_good = state.slots.active, state.slots.candidate, state.slots.last_good
+    if not wanted.rollback or active is None:
+        return
+    told = "the annotation edgemodel.io/rollback names it"
+    if candidate is not None and names(wanted.rollback, candidate.digest):
+        state.drop(taken_back(candidate, Reason.MANUAL, told, wanted, now))
+    elif (
+        names(wanted.rollback, active.digest)
+        and last_good is not None
+        and last_good.digest not in wanted.refused
+        and not (state.urgent and candidate is not None)
     ):
-        return candidate  # the active version has stopped: any pod that answers shortens the gap
-    return active
+        state.rolled_back = taken_back(active, Reason.MANUAL, told, wanted, now)
+        state.start(last_good, 1, now)
+
+
+def _judge(wanted: Wanted, state: _State, seen: Mapping[str, Seen], now: datetime) -> None:
+    """Promote the candidate, take it back, drop it, or let it go on."""
+    candidate = state.slots.candidate
+    if candidate is None:
+        state.at = None
+        return
+    if state.at is None:
+        state.at = RolloutStatus(steps=len(wanted.steps), started_at=candidate.since)
+    version = seen.get(candidate.digest, NOT_SEEN)
+    if state.slots.active is None:
+        _judge_first(wanted, state, candidate, version, seen, now)
+        return
+    urgent = state.urgent
+    superseded = wanted.target is not None and wanted.target.digest != candidate.digest and not urgent
+    if candidate.digest in wanted.refused or superseded:
+        state.drop()
+    elif undelivered(wanted, state.slots, seen, urgent=urgent):
+        state.at = RolloutStatus(steps=len(wanted.steps), started_at=state.at.started_at)
+    elif held_back(wanted, state.slots, seen, urgent=urgent):
+        state.drop()  # starts afresh, with a full deadline, when what holds it ends
+    elif version.failure is not None and version.failure.fatal:
+        failure = version.failure
+        state.drop(taken_back(candidate, failure.reason, failure.message, wanted, now))
+    else:
+        _move(wanted, state, candidate, version, seen, now)
+
+
+def _move(
+    wanted: Wanted,
+    state: _State,
+    candidate: Slot,
+    version: Seen,
+    seen: Mapping[str, Seen],
+    now: datetime,
+) -> None:
+    """Let the candidate go on by its steps, or at once if it is to."""
+    active = state.slots.active
+    assert active is not None
+    assert state.at is not None
+    rules = wanted
+    if state.urgent or wanted.replicas == 0 or names(wanted.promote, candidate.digest):
+        rules = replace(
+            wanted,
+            steps=ALL_AT_ONCE,
+            on_no_data="Proceed",
+            golden_required=False,
+            paused=wanted.paused and not state.urgent,
+        )
+        version = replace(version, golden="Pass", gate="Pass")
+    stopped = wanted.strategy == "StopFirst" and seen.get(active.digest, NOT_SEEN).ready == 0
+    moved = move(rules, state.at, version, now, open_early=stopped)
+    state.at, state.inconclusive, state.due = moved.at, moved.inconclusive, moved.due
+    if moved.end == "Promoted":
+        state.promote(now)
+    elif moved.end == "TakenBack":
+        state.drop(taken_back(candidate, moved.reason, moved.why, wanted, now))
+    else:
+        deadline = None if wanted.paused else _deadline(wanted, state)
+        if deadline is not None and now.timestamp() >= deadline:
+            late = _late(wanted, version)
+            state.drop(taken_back(candidate, Reason.PROGRESS_DEADLINE_EXCEEDED, late, wanted, now))
+
+
+def _judge_first(
+    wanted: Wanted,
+    state: _State,
+    candidate: Slot,
+    version: Seen,
+    seen: Mapping[str, Seen],
+    now: datetime,
+) -> None:
+    """Let a first version serve once a pod of it answers, and not wrongly: there is nothing to go back to."""
+    assert state.at is not None
+    refused = candidate.digest in wanted.refused
+    if wanted.replicas == 0 and not refused and not undelivered(wanted, state.slots, seen, urgent=False):
+        state.promote(now)
+        return
+    if version.ready > 0 and (version.golden == "Pass" or not refused):
+        rules = replace(
+            wanted, steps=((100, wanted.steps[-1][1]),), on_no_data="Proceed", paused=False, replicas=1
+        )
+        moved = move(rules, state.at, version, now, open_early=True)
+        if moved.at.step > 0:
+            state.promote(now)
+            return
+        state.at, state.inconclusive, state.due = moved.at, moved.inconclusive, moved.due
+    if refused or (wanted.target is not None and wanted.target.digest != candidate.digest):
+        state.drop()
+
+
+def _startable(wanted: Wanted, state: _State) -> Slot | None:
+    """Return the target if it should be started, were there nothing to hold it."""
+    target, active, banned = wanted.target, state.slots.active, state.rolled_back
+    if target is None or state.slots.candidate is not None or target.digest in wanted.refused:
+        return None
+    if active is None:
+        return target
+    if active.digest == target.digest or names(wanted.rollback, target.digest):
+        return None
+    return None if banned is not None and banned.digest == target.digest else target
+
+
+def _hold(wanted: Wanted, state: _State) -> Hold | None:
+    """Return what holds the start of a version now."""
+    if state.urgent and state.slots.candidate is not None:
+        return None
+    if wanted.paused:
+        return PAUSED
+    return wanted.hold if state.slots.active is not None else None
+
+
+def _closed(slots: Slots, seen: Mapping[str, Seen]) -> bool:
+    if slots.active is not None or slots.candidate is None:
+        return False
+    return seen.get(slots.candidate.digest, NOT_SEEN).golden != "Pass"
+
+
+def _deadline(wanted: Wanted, state: _State) -> float | None:
+    return overdue_at(state.slots.candidate, wanted.progress_deadline, state.at)
+
+
+def overdue_at(candidate: Slot | None, deadline: float, at: RolloutStatus | None = None) -> float | None:
+    """Return the POSIX time at which a candidate that has a Deployment is given up, None for never.
+
+    While it takes requests with all its pods ready, that is never.
+    """
+    if candidate is None or deadline <= 0:
+        return None
+    began = candidate.delivered or candidate.since
+    if at is not None and at.step > 0:
+        began = at.not_ready_since
+    return began.timestamp() + deadline if began is not None else None
+
+
+def _late(wanted: Wanted, version: Seen) -> str:
+    """Say what a candidate lacks that is given up at its deadline."""
+    after = f"after {wanted.progress_deadline:g} s"
+    if version.ready >= wanted.replicas:
+        return f"it was not known {after} how its pods do on golden samples"
+    found = f"{version.ready} of {wanted.replicas} pods were ready {after}"
+    failure = version.failure
+    if failure is not None:
+        found = f"{found}; {failure.reason}: {failure.message}"
+        if failure.reason is Reason.UNSCHEDULABLE and wanted.strategy != "StopFirst":
+            found = f"{found} ({wanted.strategy}: {SURGE_NEEDS_ROOM})"
+    return found

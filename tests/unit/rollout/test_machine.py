@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from edgemodel.api.conditions import Reason
+from edgemodel.api.rollout import RolloutStatus
 from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
-from edgemodel.rollout.machine import Failure, Seen, Step, Wanted, overdue_at, step
+from edgemodel.rollout.facts import Failure, Seen, Wanted
+from edgemodel.rollout.machine import Step, overdue_at, step
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 LOAD_FAILED = Failure(Reason.MODEL_LOAD_FAILED, "opset 99 is unknown", fatal=True)
@@ -54,10 +56,11 @@ def take(
     rolled_back: RolledBack | None = None,
     selected: str | None = None,
     after: float = 0,
+    at: RolloutStatus | None = None,
 ) -> Step:
     by_digest = {digest(letter): facts for letter, facts in (seen or {}).items()}
     live = None if selected is None else digest(selected)
-    return step(wanted, slots, rolled_back, by_digest, live, NOW + timedelta(seconds=after))
+    return step(wanted, slots, rolled_back, by_digest, live, NOW + timedelta(seconds=after), at)
 
 
 def told(taken: Step) -> str:
