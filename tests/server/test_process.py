@@ -285,7 +285,7 @@ def with_samples(root, model, answers):
 
 @pytest.mark.parametrize(
     ("seed", "outcome", "words"),
-    [(0, "Pass", ""), (1, "Fail", "sample 'one', output 'y': index [0, 0]: expected ")],
+    [(0, "Pass", ""), (1, "Fail", "sample 'one', output 'y': index [1, 0]: expected ")],
 )
 async def test_golden_samples_are_run_before_the_server_is_ready(tmp_path, seed, outcome, words):
     with running(model=with_samples(tmp_path, mlp(seed), mlp(0))) as server:

@@ -96,7 +96,7 @@ async def test_a_model_that_fails_its_samples_is_not_published(run: Run, simulat
     assert done.code == exit_codes.REFUSED
     error = json.loads(done.out)["error"]
     assert error["reason"] == "GoldenSamplesFailed"
-    assert "sample 's0', output 'y': index [0, 0]: expected " in error["message"]
+    assert "sample 's0', output 'y': index [1, 171]: expected 4.3" in error["message"]
     assert "0 of 2 samples pass" in error["message"]
     assert not simulator.tags.get("models/detector")
     (site.golden / "tolerances.json").write_text('{"outputs": {"y": {"relative": 0.02}}}')
