@@ -21,11 +21,12 @@ ACCESS = "gateway-access"
 class FakeGateway:
     """One pod; its address is this machine's on the cluster's bridge, so that its ports are real ones."""
 
-    def __init__(self, api: ApiServer, namespace: str, name: str, address: str) -> None:
+    def __init__(self, api: ApiServer, namespace: str, name: str, address: str, access: str) -> None:
         self._api = api
         self._namespace = namespace
         self.name = name
         self.address = address
+        self.access = access
         self._listening: list[asyncio.Server] = []
 
     def settings(self) -> dict[str, Any]:
@@ -34,7 +35,7 @@ class FakeGateway:
             "gateway": True,
             "gatewayNamespace": self._namespace,
             "gatewaySelector": LABELS,
-            "gatewayAccessSecret": ACCESS,
+            "gatewayAccessSecret": self.access,
         }
 
     async def start(self) -> None:
@@ -85,15 +86,15 @@ class FakeGateway:
 
 @asynccontextmanager
 async def fake_gateway(
-    api: ApiServer, namespace: str, kubeconfig: Path, name: str = "gateway-1"
+    api: ApiServer, namespace: str, kubeconfig: Path, *, name: str = "gateway-1", access: str = ACCESS
 ) -> AsyncIterator[FakeGateway]:
-    """Run one, with the Secret that the chart would have made."""
+    """Run one, with the Secret of this name (``access``) that the chart would have made."""
     config = yaml.safe_load(kubeconfig.read_text())  # noqa: ASYNC240 - a small local file
     address = urlsplit(config["clusters"][0]["cluster"]["server"]).hostname
     assert address is not None
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": ACCESS, "namespace": namespace}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": access, "namespace": namespace}}
     await api.apply(SECRET, secret, manager="helm")
-    gateway = FakeGateway(api, namespace, name, address)
+    gateway = FakeGateway(api, namespace, name, address, access)
     await gateway.start()
     try:
         yield gateway

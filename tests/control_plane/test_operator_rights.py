@@ -1,4 +1,4 @@
-"""The rights that the chart gives are enough for all that the operator does with nodes, and it never asks for more.
+"""The rights that the chart gives are enough for all that the operator does with nodes and gateway, and it asks for no more.
 
 The rendered chart's account and roles on a real API server; the operator runs with a token of that account, and the API
 server's audit log tells what it was refused.
@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from cluster import binaries
-from edgemodel.cluster.kinds import POD, Kind
+from edgemodel.api.meta import LABEL_MODEL, LABELS_MANAGED
+from edgemodel.cluster.kinds import ENDPOINTS, POD, SERVICE, Kind
 from tests.control_plane.fake_agent import FakeAgent
+from tests.control_plane.fake_gateway import fake_gateway
 from tests.control_plane.operator_process import operator
 from tests.control_plane.own_cluster import ROOT
 from tests.control_plane.site import Site
@@ -108,12 +110,27 @@ async def test_the_charts_rights_are_enough(
         digest = site.publish("1.0.0")
         await site.policy()
         await site.pull_secret("pull", "edge", "password")
-        async with operator(tmp_path, account, **settings):
-            await site.apply(pullSecrets=[{"name": "pull"}])
+        access = f"{site.namespace}-gateway-access"
+        async with (
+            fake_gateway(site.api, site.namespace, kubeconfig, access=access) as gateway,
+            operator(tmp_path, account, **settings, **gateway.settings()),
+        ):
+            await site.secret("callers", "Opaque", "camera", "token-of-the-camera")
+            guarded = {"bearerTokens": {"secretName": "callers"}}
+            await site.apply(pullSecrets=[{"name": "pull"}], access=guarded)
             await site.serves(digest)
             for agent in fleet:
                 await becomes_active(agent, digest)
-            (pod,) = await site.api.list(POD, site.namespace)
+            selector = {"spec": {"selector": {LABEL_MODEL: "detector"}}}
+            await site.api.merge(SERVICE, site.namespace, "detector", selector)
+
+            async def nothing_left_behind() -> bool:
+                service = await site.service()
+                endpoints = await site.api.get(ENDPOINTS, site.namespace, "detector")
+                return service is not None and not service["spec"].get("selector") and endpoints is None
+
+            await until(nothing_left_behind, "what Kubernetes made for the selector goes")
+            (pod,) = await site.api.list(POD, site.namespace, labels=LABELS_MANAGED)
             (there,) = [agent for agent in fleet if agent.node == pod["spec"]["nodeName"]]
             there.fates["detector"] = ALTERED
             await until(lambda: site.events("PodEvicted"), "a pod is evicted")
