@@ -35,6 +35,7 @@ class Description:
 
     name: str
     version: str
+    """Empty when nobody said one: the server then has its default."""
     digest: Digest
     file: str
     """Path of the entry file, relative to the directory."""
@@ -44,7 +45,7 @@ class Description:
         document = {
             "schemaVersion": 1,
             "name": self.name,
-            "version": self.version,
+            **({"version": self.version} if self.version else {}),
             "digest": str(self.digest),
             "file": self.file,
         }

@@ -68,6 +68,12 @@ async def test_a_signed_model_arrives_whole(simulator, tmp_path):
     assert model.downloaded == sum(map(len, FILES.values()))
 
 
+async def test_a_model_that_names_no_version_leaves_it_to_the_server(simulator, tmp_path):
+    published = publish(simulator, FILES, release=dataclasses.replace(RELEASE, version=None))
+    await pulled(simulator, published.reference, tmp_path)
+    assert "version" not in json.loads((tmp_path / "model.json").read_text())
+
+
 async def test_each_file_is_on_disk_once_and_read_only(simulator, tmp_path):
     published = publish(simulator, FILES)
     await pulled(simulator, published.reference, tmp_path)
