@@ -10,6 +10,7 @@ import pytest
 from edgemodel.artifact import media_types
 from edgemodel.artifact.manifest import SAMPLES_PATH, Manifest, model_files
 from edgemodel.cli import exit_codes
+from tests.server.process import running
 from tests.unit.cli.conftest import Keys, Run
 from tests.unit.cli.test_delta_commands import PLAIN, SIZE, WHEN, save
 
@@ -73,6 +74,8 @@ async def test_samples_are_signed_with_the_model_and_reach_who_pulls_it(
     done = await run("pull", f"{site.repository}:1", "--to", folder, "--key", keys.public, PLAIN)
     assert done.code == 0, done.err
     assert json.loads((folder / "model.json").read_text())["file"] == "model.onnx"
+    with running(model=folder) as server:
+        assert server.event("ready")["golden_samples"] == "Pass 2/2"
     done = await run(*site.publishing("--golden", folder / SAMPLES_PATH, tag="2"))
     assert json.loads(done.out)["golden"]["computedOutputs"] == 0
     assert json.loads(done.out)["digest"] == said["digest"], "an archive is as good as its folder"
@@ -110,6 +113,11 @@ async def test_samples_may_be_signed_unchecked_when_they_are_whole(run: Run, sim
     site.outputs(factor=2)
     done = await run(*site.publishing("--golden", site.golden, "--golden-unchecked"))
     assert done.code == 0, done.err
+    folder = site.model.parent / "pulled"
+    done_pull = await run("pull", f"{site.repository}:1", "--to", folder, "--key", site.keys.public, PLAIN)
+    assert done_pull.code == 0, done_pull.err
+    with running(model=folder) as server:
+        assert server.event("ready")["golden_samples"] == "Fail 0/2"
     assert json.loads(done.out)["golden"]["checked"] is False
     assert layer_of(simulator, "1").descriptor.size == json.loads(done.out)["golden"]["size"]
     done = await run(*site.publishing("--golden-unchecked"))
