@@ -37,12 +37,15 @@ def read_server(pod: Mapping[str, Any], port: int) -> Server | None:
     server: Mapping[str, Any] = next(
         (it for it in status.get("containerStatuses") or () if it.get("name") == "server"), {}
     )
+    state, last = server.get("state") or {}, server.get("lastState") or {}
+    end = state.get("terminated") or last.get("terminated") or {}
     restarts = server.get("restartCount")
-    ends = ((server.get(state) or {}).get("terminated") or {} for state in ("state", "lastState"))
+    # The kubelet counts a restart when it has happened; an end that waits for it is one already.
+    waits = bool(end) and "running" not in state
     life = Life(
         name=facts.name,
-        restarts=restarts if isinstance(restarts, int) else 0,
-        out_of_memory=any(end.get("reason") == "OOMKilled" for end in ends),
+        ends=(restarts if isinstance(restarts, int) else 0) + waits,
+        out_of_memory=end.get("reason") == "OOMKilled",
     )
     url = _url(status.get("podIP"), port) if facts.ready else ""
     return Server(facts.uid, facts.name, facts.digest, url, life)

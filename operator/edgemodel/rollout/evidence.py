@@ -115,7 +115,7 @@ class Totals:
     concurrent: bool = False
     """Of the active version only: it takes requests in this step, beside the candidate."""
     restarts: int = 0
-    """Restarts since the step began of the one pod that restarted most."""
+    """How often the server of one pod has ended since the step began, in the pod that is worst."""
     out_of_memory: str = ""
     """Name of a pod that was killed for its memory since the step began."""
 
@@ -158,9 +158,10 @@ class Life:
     """What a pod's status tells of its server's ends."""
 
     name: str
-    restarts: int = 0
+    ends: int = 0
+    """How often it has ended, started again or not."""
     out_of_memory: bool = False
-    """The last end was for want of memory."""
+    """The last time for want of memory."""
 
 
 @dataclass(slots=True)
@@ -184,7 +185,7 @@ class _Version:
         return counts
 
     def restarts(self, uid: str) -> int:
-        return max(0, self.lives[uid].restarts - self.at_start.get(uid, 0))
+        return max(0, self.lives[uid].ends - self.at_start.get(uid, 0))
 
 
 class Ledger:
@@ -217,7 +218,7 @@ class Ledger:
         active.before = sum(active.rounds, active.before)
         for version in self._versions.values():
             version.rounds.clear()
-            version.at_start = {uid: life.restarts for uid, life in version.lives.items()}
+            version.at_start = {uid: life.ends for uid, life in version.lives.items()}
 
     def see(self, role: Role, lives: Mapping[str, Life]) -> None:
         """Note all pods of a version, by uid: gone ones are forgotten."""
@@ -227,7 +228,7 @@ class Ledger:
             del version.last[uid]
         version.lives = dict(lives)
         if first:
-            version.at_start = {uid: life.restarts for uid, life in lives.items()}
+            version.at_start = {uid: life.ends for uid, life in lives.items()}
 
     def add(self, samples: Mapping[Role, Mapping[str, Sample | None]], seconds: float) -> bool:
         """Add one round of readings; say whether the candidate answered anything new.
@@ -248,9 +249,9 @@ class Ledger:
             )
             for role, version in self._versions.items()
         }
+        self._pending = 0.0
         if not any(one.requests or one.timed for one in counts.values()):
             return False
-        self._pending = 0.0
         for role, version in self._versions.items():
             version.rounds.append(counts[role])
             if len(version.rounds) > MAX_ROUNDS:

@@ -10,6 +10,7 @@ Leaves to others: fetching, and the length of what is fetched.
 
 import math
 import re
+from itertools import pairwise
 
 from edgemodel.rollout.evidence import Sample
 
@@ -19,7 +20,7 @@ MAX_BUCKETS = 128
 _MAX_COUNT = 2**53
 _STARTED = "process_start_time_seconds "
 _LINE = re.compile(
-    r"inference_request(?:(s_total)|_duration_seconds_(bucket|count))\{([^\n]{0,4000})\} ([0-9.eE+-]{1,32})(?: [0-9-]+)?$",
+    r"^inference_request(?:(s_total)|_duration_seconds_(bucket|count))\{([^\n]{0,4000})\} ([0-9.eE+-]{1,32})(?: [0-9-]+)?$",
     re.MULTILINE,
 )
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\[\\"n])*)"(?:,|$)')
@@ -67,7 +68,7 @@ def read_sample(text: str, model: str, version: str) -> Sample:
                     raise NotMetrics(f"more than {MAX_BUCKETS} buckets")
     bounds = tuple(sorted(buckets))
     below = tuple(buckets[bound] for bound in bounds)
-    if any(before > after for before, after in zip(below, (*below[1:], timed), strict=True)):
+    if any(before > after for before, after in pairwise((*below, timed))):
         raise NotMetrics("buckets of the histogram do not add up")
     if max(requests, timed) > _MAX_COUNT:
         raise NotMetrics("more requests than a counter holds")
