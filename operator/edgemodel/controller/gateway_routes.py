@@ -41,6 +41,7 @@ class GatewayRoutes:
         sightings: Sightings,
         *,
         namespace: str,
+        again: float = WATCH_AGAIN,
     ) -> None:
         """``namespace`` is where the gateway's pods and its Secrets are."""
         namespaces = tuple(settings.namespaces)
@@ -54,6 +55,7 @@ class GatewayRoutes:
         self.view = GatewayView(
             api, gateways=self._gateways, ports=Ports(api, namespaces=namespaces), access=self._access
         )
+        self._again = again
         self._pods: dict[str, GatewayPod | None] = {}
         sightings.specs = lambda: queue.add_after(ACCESS, SPECS_DELAY)
 
@@ -62,17 +64,23 @@ class GatewayRoutes:
         self._queue.add(ACCESS)
         while True:
             try:
-                await self._watch()
+                await self._compare()
+                async for kind, pod in self._api.watch(
+                    POD, self._gateways.namespace, labels=self._gateways.labels
+                ):
+                    self.pod(kind, pod)
             except Transient as error:
                 log.warning("watch of the gateway's pods begins anew", extra={"error": error.message})
-                await asyncio.sleep(WATCH_AGAIN)
-            # Pods may have gone meanwhile, which no new watch tells.
-            self._pods.clear()
-            self._changed()
+                await asyncio.sleep(self._again)
 
-    async def _watch(self) -> None:
-        async for kind, pod in self._api.watch(POD, self._gateways.namespace, labels=self._gateways.labels):
-            self.pod(kind, pod)
+    async def _compare(self) -> None:
+        """Find out what changed while nothing was watched."""
+        self._gateways.changed()
+        found: dict[str, GatewayPod | None] = {pod.name: pod for pod in await self._gateways.read()}
+        known = {name: pod for name, pod in self._pods.items() if pod is not None}
+        self._pods = found
+        if found != known:
+            self._changed()
 
     def pod(self, kind: str, pod: Object) -> None:
         """A pod of the gateway was there, came, changed or went."""

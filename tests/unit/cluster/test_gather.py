@@ -1,5 +1,6 @@
 """Gathering: what is ours, what is not, what cannot be read."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -8,13 +9,18 @@ from typing import Any
 import pytest
 
 from edgemodel.api.conditions import Reason
+from edgemodel.api.v1alpha1 import EdgeModel
 from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.registry_settings import HostSettings, RegistrySettings
 from edgemodel.artifact.signature import PrivateKey
+from edgemodel.cluster.access import AccessSecret
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer
 from edgemodel.cluster.fleet import Fleet
+from edgemodel.cluster.gateway import GatewayView
+from edgemodel.cluster.gateways import Gateways
 from edgemodel.cluster.gather import Gatherer
+from edgemodel.cluster.ports import Ports
 from edgemodel.errors import Stalled, Transient
 from edgemodel.reconcile.observed import Judged, Observed, Settings, Unresolved
 from tests.simulators.apiserver import ApiServerSimulator, Fault
@@ -294,3 +300,47 @@ async def test_pull_secrets_are_those_of_the_models_own_namespace(
     observed = await world.gathered()
     assert isinstance(observed.target, Judged)
     assert "right" not in repr(observed)
+
+
+@pytest.mark.parametrize("selects", [True, False])
+async def test_a_gateways_pods_are_asked_only_while_a_live_service_leads_to_pods(
+    world: World, server: ApiServerSimulator, api: ApiServer, selects: bool
+) -> None:
+    labels = {"app": "gateway"}
+    listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    conditions = [{"type": "Ready", "status": "True"}]
+    pod = {"metadata": {"labels": labels}, "status": {"podIP": "127.0.0.1", "conditions": conditions}}
+    server.put("/api/v1/namespaces/system/pods/gw", pod)
+    world.child(f"{CORE}/services/detector", "Service")
+    if selects:
+        server.objects[f"{CORE}/services/detector"]["spec"] = {"selector": {"a": "b"}}
+
+    class OnePort(Ports):
+        async def port(self, model: EdgeModel, made: str) -> int:
+            return port
+
+    view = GatewayView(
+        api,
+        gateways=Gateways(api, namespace="system", labels=labels),
+        ports=OnePort(api),
+        access=AccessSecret(api, namespace="system"),
+    )
+    world.gatherer._gateway = view
+    async with listening:
+        observed = await world.gathered()
+    assert observed.gateway_port == port
+    assert [pod.listening for pod in observed.gateway or ()] == [selects]
+    assert observed.closed == ""
+
+
+async def test_slices_of_the_models_service_that_others_made_are_told_apart(world: World) -> None:
+    slices = "/apis/discovery.k8s.io/v1/namespaces/vision/endpointslices"
+    labels = {**LABELS, "kubernetes.io/service-name": "detector"}
+    world.child(f"{slices}/detector-gateway", "EndpointSlice")
+    world.server.put(f"{slices}/detector-x7k2p", {"metadata": {"labels": labels}})
+    elsewhere = {**labels, "kubernetes.io/service-name": "other"}
+    world.server.put(f"{slices}/other-x7k2p", {"metadata": {"labels": elsewhere}})
+    observed = await world.gathered()
+    assert [it["metadata"]["name"] for it in observed.children] == ["detector-gateway"]
+    assert [it["metadata"]["name"] for it in observed.foreign_slices] == ["detector-x7k2p"]
