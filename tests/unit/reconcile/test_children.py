@@ -15,7 +15,7 @@ from edgemodel.reconcile.child import digest_label, sealed
 from edgemodel.reconcile.children import desired_children
 from edgemodel.reconcile.deployment import deployment
 from edgemodel.reconcile.drift import differs
-from edgemodel.reconcile.observed import Observed, Settings
+from edgemodel.reconcile.observed import GatewayPod, Observed, Settings
 from edgemodel.rollout.machine import Step
 from tests.unit.reconcile.api_server import stored
 from tests.unit.reconcile.world import DIGESTS, SETTINGS, edge_model, judged
@@ -59,7 +59,13 @@ def slot(letter: str = "A", **more: Any) -> Slot:
 
 
 def children(
-    spec: dict[str, Any], settings: Settings, serve: Slot, *, monitors: bool, mounts: bool = False
+    spec: dict[str, Any],
+    settings: Settings,
+    serve: Slot,
+    *,
+    monitors: bool,
+    mounts: bool = False,
+    **more: Any,
 ) -> tuple[dict[str, Any], ...]:
     model = edge_model(**spec)
     observed = Observed(
@@ -68,6 +74,7 @@ def children(
         target=judged("A"),
         delivery_config={"policies.json": "[]\n", "registries.json": "{}\n"},
         service_monitors=monitors,
+        **more,
     )
     slots, none = Slots(active=serve), frozenset[str]()
     step = Step(slots, None, ((serve, model.spec.replicas),), serve, none, none, held=False)
@@ -89,9 +96,24 @@ WHOLE = children(
 MOUNTED = children(
     {**FULL, "delivery": "Node"}, SETTINGS, slot(model_file="detector.onnx"), monitors=False, mounts=True
 )
+THROUGH = children(
+    {"access": {"bearerTokens": {"secretName": "callers"}}},
+    SETTINGS,
+    slot(),
+    monitors=False,
+    gateway=(
+        GatewayPod("gateway-1", "u1", "10.42.0.9", "n1", ready=True),
+        GatewayPod("gateway-2", "u2", "10.42.1.9", "n2", ready=True, going=True),
+        GatewayPod("gateway-3", "u3", "fd00::9", "n3", ready=False),
+    ),
+    gateway_port=20123,
+)
 
 
-@pytest.mark.parametrize(("name", "built"), [("minimal", MINIMAL), ("full", WHOLE), ("mounted", MOUNTED)])
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [("minimal", MINIMAL), ("full", WHOLE), ("mounted", MOUNTED), ("gateway", THROUGH)],
+)
 def test_children_are_what_the_golden_file_says(name: str, built: tuple[dict[str, Any], ...]) -> None:
     path = GOLDEN / f"{name}.yaml"
     text = yaml.dump_all(built, Dumper=_Plain, sort_keys=False, width=110)
@@ -107,7 +129,9 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-@pytest.mark.parametrize("built", [MINIMAL, WHOLE, MOUNTED], ids=["minimal", "full", "mounted"])
+@pytest.mark.parametrize(
+    "built", [MINIMAL, WHOLE, MOUNTED, THROUGH], ids=["minimal", "full", "mounted", "gateway"]
+)
 def test_what_the_api_server_makes_of_a_child_does_not_differ_from_it(
     built: tuple[dict[str, Any], ...],
 ) -> None:
