@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from edgemodel.api.v1alpha1 import Slot
 from edgemodel.reconcile.child import Object, digest_label, sealed
 from edgemodel.reconcile.decision import ObjectRef
 from edgemodel.reconcile.delivery import delivery_config
@@ -47,7 +46,9 @@ def desired_children(
         sealed(disruption_budget(model, settings, step.serve)),
         *monitors,
         *(sealed(one) for one in slices(observed)),
-        sealed(service(model, settings, step.serve if way(observed) is Way.PODS else None)),
+        sealed(
+            service(model, settings, None if step.closed or way(observed) is not Way.PODS else step.serve)
+        ),
     )
 
 
@@ -94,15 +95,16 @@ def to_delete(
     desired: Iterable[Object],
     live: Iterable[Mapping[str, Any]],
     step: Step,
-    slots: Iterable[Slot],
+    known: Iterable[str],
     held: Collection[str] = (),
 ) -> tuple[ObjectRef, ...]:
     """Return live children that are no longer wanted; Deployments only when the machine says they may go.
 
-    ``held`` names the EndpointSlices that requests still come by.
+    ``known`` are the digests of versions that the machine may have named; ``held`` names the EndpointSlices that requests
+    still come by.
     """
     wanted = {_key(child) for child in desired}
-    full = {digest_label(slot.digest): slot.digest for slot in slots}
+    full = {digest_label(digest): digest for digest in known}
     gone = []
     for child in live:
         if _key(child) in wanted or child["metadata"].get("deletionTimestamp"):

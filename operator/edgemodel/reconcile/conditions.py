@@ -22,11 +22,17 @@ from edgemodel.reconcile.pods import (
     Stage,
     clean,
 )
+from edgemodel.reconcile.progress import (
+    JUDGED,
+    held,
+    kept_closed,
+    outlook,
+    progressing,
+    remembered,
+    retry,
+)
 from edgemodel.reconcile.service import url
-from edgemodel.reconcile.view import Told, VersionView, View, capital, named, reason_of, sentence
-from edgemodel.rollout.facts import SURGE_NEEDS_ROOM
-
-_RETRY = "To try it again change the spec or set the annotation edgemodel.io/retry to a new value."
+from edgemodel.reconcile.view import Told, View, capital, named, reason_of, sentence
 
 
 def statements(view: View) -> tuple[Statement, ...]:
@@ -36,18 +42,12 @@ def statements(view: View) -> tuple[Statement, ...]:
         (ConditionType.ARTIFACT_VERIFIED, _verified(view)),
         (ConditionType.ARTIFACT_DELIVERED, arrival(view)),
         (ConditionType.MODEL_LOADED, _loaded(view)),
-        (ConditionType.PROGRESSING, _progressing(view)),
+        (ConditionType.PROGRESSING, progressing(view)),
         (ConditionType.ROLLED_BACK, _rolled_back(view)),
         (ConditionType.DEGRADED, _degraded(view)),
         (ConditionType.STALLED, _stalled(view)),
     )
     return tuple((kind, status, reason, message) for kind, (status, reason, message) in told)
-
-
-def _kept(view: View, kind: ConditionType) -> Told | None:
-    """Return what a condition said before, if there is nothing to say yet that is better founded."""
-    before = view.before(kind)
-    return (before.status, reason_of(before.reason), before.message) if before is not None else None
 
 
 def suspended(ready: int) -> Told:
@@ -63,6 +63,8 @@ def _ready(view: View) -> Told:
     if f"Service/{view.model.metadata.name}" in view.observed.conflicts:
         message = f"{url(view.model)} leads to a Service that belongs to somebody else, not to {serve.name}."
         return "False", Reason.NAME_CONFLICT, message
+    if view.step.closed and serve.ready:
+        return "False", *kept_closed(view, serve)
     kept_out = trouble(view.observed)
     if serve.ready and kept_out is not None:
         return "False", *kept_out
@@ -81,7 +83,7 @@ def _ready(view: View) -> Told:
         return "False", Reason.NO_READY_PODS, message
     if view.step.waiting and view.active is None:
         if view.step.held:
-            return "False", Reason.PAUSED, _held(view)
+            return "False", view.step.held.reason, held(view)
         _, reason, message = brought(view)
         return "False", reason, message
     if serve.reached(Stage.LOADING):
@@ -107,13 +109,13 @@ def _ready_without_version(view: View) -> Told:
     if status != "True":
         return ("Unknown" if reason is Reason.RECONCILING else "False"), reason, message
     if view.step.held:
-        return "False", Reason.PAUSED, _held(view)
+        return "False", view.step.held.reason, held(view)
     return "Unknown", Reason.RECONCILING, "The first version has not been started yet."
 
 
 def _verified(view: View) -> Told:
     target = view.target
-    kept = _kept(view, ConditionType.ARTIFACT_VERIFIED)
+    kept = remembered(view, ConditionType.ARTIFACT_VERIFIED)
     if kept is not None:
         return kept
     if isinstance(target, Unresolved):
@@ -135,7 +137,10 @@ def _loaded(view: View) -> Told:
     if taken_back is not None:
         reason = reason_of(taken_back.reason)
         message = f"{sentence(taken_back.message)} {view.what_serves}"
-        return ("False" if reason in LOAD_REASONS | PLACE_REASONS else "Unknown"), reason, message
+        if reason in JUDGED and reason is not Reason.GOLDEN_SAMPLES_FAILED:
+            return "True", Reason.LOADED, f"It was loaded before it was taken back. {message}"
+        no = reason in LOAD_REASONS | PLACE_REASONS or reason is Reason.GOLDEN_SAMPLES_FAILED
+        return ("False" if no else "Unknown"), reason, message
     subject = view.candidate or view.active
     if subject is None:
         return "Unknown", Reason.RECONCILING, "No version has been started."
@@ -146,93 +151,13 @@ def _loaded(view: View) -> Told:
         return (
             "False",
             failure.reason,
-            f"{capital(subject.name)}: {sentence(failure.message)} {_outlook(view)}",
+            f"{capital(subject.name)}: {sentence(failure.message)} {outlook(view)}",
         )
+    if view.candidate is not None and subject.ready and view.judged.golden == "Fail":
+        return "False", *kept_closed(view, subject)
     if subject.ready:
         return "True", Reason.LOADED, f"{capital(subject.name)} is loaded."
     return "Unknown", Reason.STARTING, f"No pod of {subject.name} has loaded it yet."
-
-
-def _outlook(view: View) -> str:
-    if view.candidate is not None and view.active is None:
-        return (
-            "There is no earlier version to go back to; it is tried again until spec.image gives another one."
-        )
-    return view.what_serves
-
-
-def _progressing(view: View) -> Told:
-    active, candidate, taken_back = view.active, view.candidate, view.taken_back
-    if candidate is not None:
-        return _progress_of(view, candidate, active)
-    if view.step.held:
-        return "False", Reason.PAUSED, _held(view)
-    if taken_back is not None:
-        overdue = taken_back.reason == Reason.PROGRESS_DEADLINE_EXCEEDED
-        reason = Reason.PROGRESS_DEADLINE_EXCEEDED if overdue else Reason.BLOCKED_BY_FAILED_LOAD
-        return "False", reason, f"{sentence(taken_back.message)} {view.what_serves} {_RETRY}"
-    if active is not None and view.step.draining:
-        return "True", Reason.PROMOTING, f"Requests go to {active.name}; the one before it is being drained."
-    kept = _kept(view, ConditionType.PROGRESSING)
-    if kept is not None and kept[0] == "False":
-        return kept
-    if view.refusal is not None:
-        return "False", Reason.POLICY_REFUSED, f"What spec.image stands for is refused. {view.what_serves}"
-    if active is not None:
-        return "False", Reason.COMPLETE, f"{capital(active.name)} is the active one."
-    if isinstance(view.target, Unresolved):
-        return "False", view.target.reason, "spec.image has not been resolved, so nothing can be started."
-    return "False", Reason.RECONCILING, "No version has been started."
-
-
-def _progress_of(view: View, candidate: VersionView, active: VersionView | None) -> Told:
-    failure = candidate.failure
-    if view.step.waiting:
-        return _progress_to_nodes(view, candidate)
-    if active is None:
-        if failure is not None and failure.fatal:
-            return "False", Reason.BLOCKED_BY_FAILED_LOAD, f"{sentence(failure.message)} {_outlook(view)}"
-        if view.overdue:
-            why = f" {sentence(failure.message)}" if failure else ""
-            late = f"No pod of {candidate.name} got ready within {view.spec.rollout.progress_deadline}."
-            return "False", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{late}{why} {_outlook(view)}"
-        why = f": {sentence(failure.message)}" if failure else "."
-        return "True", Reason.PROMOTING, f"The first version, {candidate.name}, is starting{why}"
-    if view.spec.rollout.paused:
-        message = (
-            f"spec.rollout.paused is true: {candidate.name} is up and is not promoted until it is false."
-        )
-        return "False", Reason.PAUSED, f"{message} {view.what_serves}"
-    why = f" {sentence(failure.message)}" if failure else ""
-    if (
-        failure is not None
-        and failure.reason is Reason.UNSCHEDULABLE
-        and view.spec.rollout.strategy == "Surge"
-    ):
-        why = f"{why} {SURGE_NEEDS_ROOM}."
-    return "True", Reason.REPLACING, f"{capital(candidate.name)} is starting to replace {active.name}.{why}"
-
-
-def _progress_to_nodes(view: View, candidate: VersionView) -> Told:
-    """Return how it goes with a candidate that no pod runs, because nodes do not have it yet or a pause holds it."""
-    if view.step.held:
-        return "False", Reason.PAUSED, _held(view)
-    _, reason, message = brought(view)
-    if reason is Reason.WAITING_FOR_WINDOW:
-        return "False", reason, f"{message} {view.what_serves}"
-    doing = Reason.REPLACING if view.active is not None else Reason.PROMOTING
-    return (
-        "True",
-        doing,
-        f"{capital(candidate.name)} is started once nodes have it. {message} {view.what_serves}",
-    )
-
-
-def _held(view: View) -> str:
-    if view.step.waiting:
-        _, _, message = brought(view)
-        return f"spec.rollout.paused is true: the new version is not started until it is false. {message} {view.what_serves}"
-    return f"spec.rollout.paused is true: the new version waits until it is false. {view.what_serves}"
 
 
 def _rolled_back(view: View) -> Told:
@@ -240,9 +165,7 @@ def _rolled_back(view: View) -> Told:
     if taken_back is None:
         return "False", Reason.NONE, "Nothing was taken back."
     reason = reason_of(taken_back.reason)
-    message = (
-        f"{taken_back.digest[:19]} was taken back: {sentence(taken_back.message)} {view.what_serves} {_RETRY}"
-    )
+    message = f"{taken_back.digest[:19]} was taken back: {sentence(taken_back.message)} {view.what_serves} {retry(taken_back)}"
     return "True", (Reason.LOAD_FAILED if reason in LOAD_REASONS else reason), message
 
 
@@ -250,7 +173,7 @@ def _degraded(view: View) -> Told:
     active = view.active
     if active is None:
         return "False", Reason.NONE, "Nothing serves with less than was asked for."
-    kept = _kept(view, ConditionType.DEGRADED)
+    kept = remembered(view, ConditionType.DEGRADED)
     if kept is not None and kept[1] in (Reason.POLICY_REFUSED, Reason.STALE):
         return kept
     if view.active_refusal is not None:
@@ -307,7 +230,7 @@ def _stalled(view: View) -> Told:
             f"the EdgeModel another name. {view.what_serves}"
         )
         return "True", Reason.NAME_CONFLICT, message
-    kept = _kept(view, ConditionType.STALLED)
+    kept = remembered(view, ConditionType.STALLED)
     if kept is not None and kept[1] is not Reason.NAME_CONFLICT:
         return kept
     target = view.target
@@ -317,4 +240,7 @@ def _stalled(view: View) -> Told:
     elif target.refusal is not None:
         advice = "Publish an artifact that passes, or change the ModelTrustPolicy."
         return "True", Reason.POLICY_REFUSED, f"{sentence(target.refusal[1])} {advice} {view.what_serves}"
+    waits = view.step.held
+    if waits is not None and waits.reason in (Reason.GATEWAY_MISSING, Reason.INVALID_SPEC):
+        return "True", waits.reason, f"{waits.message} {view.what_serves}"
     return "False", Reason.NONE, "Nothing waits for a person."

@@ -15,30 +15,27 @@ Rules that are kept here and nowhere else:
 from dataclasses import replace
 from datetime import datetime
 
-from edgemodel.api.meta import ANNOTATION_RETRY, seconds
-from edgemodel.api.v1alpha1 import EdgeModelSpec, EdgeModelStatus, Slot
+from edgemodel.api.conditions import Reason
+from edgemodel.api.v1alpha1 import EdgeModelStatus, Slot
 from edgemodel.reconcile.child import digest_label
 from edgemodel.reconcile.children import desired_children, to_apply, to_delete
 from edgemodel.reconcile.decision import Decision
 from edgemodel.reconcile.events import transitions
 from edgemodel.reconcile.gateway import held_slices, kept_slices, leftover_slices, turning
-from edgemodel.reconcile.nodes import (
-    NodeFacts,
-    delivered,
-    delivery_mode,
-    mounting,
-    read_nodes,
-    to_evict,
-)
-from edgemodel.reconcile.observed import Judged, Observed
+from edgemodel.reconcile.nodes import NodeFacts, delivery_mode, mounting, read_nodes, to_evict
+from edgemodel.reconcile.observed import Observed
 from edgemodel.reconcile.pods import PodFacts, read_pod
 from edgemodel.reconcile.status import summarise, summarise_suspended
+from edgemodel.reconcile.verdicts import Verdicts, verdicts
 from edgemodel.reconcile.versions import seen_versions, selected_label
-from edgemodel.reconcile.view import View, judgement, remembered_refusal
-from edgemodel.rollout.machine import Step, Wanted, overdue_at, step
+from edgemodel.reconcile.view import View
+from edgemodel.reconcile.wanted import opens, refused, steps, target, wanted
+from edgemodel.rollout.machine import Step, step
 
 LOOK_AGAIN_SECONDS = 1.0
 """How soon to look whether the version before the active one may go, or the Service's turn is done."""
+ROOM_SECONDS = 30.0
+"""How soon to look again whether there is memory for both versions: a node may have got more."""
 
 
 def decide(observed: Observed, now: datetime) -> Decision:
@@ -54,37 +51,34 @@ def decide(observed: Observed, now: datetime) -> Decision:
     facts = read_nodes(observed, pods, now)
     by_nodes = delivery_mode(model, observed.children, facts, pods) == "Node"
     nodes = facts if by_nodes else None
-    taken = _step(observed, pods, nodes, now)
+    judged = verdicts(observed, pods, len(steps(model.spec.rollout)), now)
+    taken = _step(observed, pods, nodes, judged, now)
     frozen = taken.slots.active.digest if taken.slots.active is not None else None
     running = [slot.digest for slot, _ in taken.run]
     desired = desired_children(
         observed,
         taken,
-        frozen if frozen in _refused(observed) else None,
+        frozen if frozen in refused(observed) else None,
         mounting(running, observed.children, facts) if by_nodes else frozenset(),
     )
-    # The target too: one that was taken back is in no slot, and a Deployment of it (restored, say) must be known to go.
-    known = (*_slots(old), *_slots_of(taken), _target(observed))
-    slots = [slot for slot in known if slot is not None]
-    deadline = _deadline(taken, model.spec)
-    overdue = deadline is not None and now.timestamp() >= deadline
+    known = {*_known(observed), *(slot.digest for slot in _slots_of(taken) if slot is not None)}
     answering = _ready(pods, taken.serve)
-    new = summarise(View(observed, taken, pods, nodes, overdue=overdue), now)
+    new = summarise(View(observed, taken, pods, nodes, judged=judged, now=now), now)
     written = _changed(old, new)
     return Decision(
         apply=to_apply(desired, observed.children, observed.conflicts),
         delete=(
             *to_delete(
-                desired, observed.children, taken, slots, held_slices(observed, answering=answering > 0)
+                desired, observed.children, taken, known, held_slices(observed, answering=answering > 0)
             ),
             *leftover_slices(observed),
         ),
-        evict=to_evict(facts, [slot.digest for slot in slots], pods),
+        evict=to_evict(facts, sorted(known), pods),
         status=written.status,
         events=written.events,
         requeue_after=_requeue(
+            observed,
             taken,
-            deadline,
             now,
             turning=taken.serve is not None and turning(observed, answering=answering > 0),
         ),
@@ -92,74 +86,39 @@ def decide(observed: Observed, now: datetime) -> Decision:
 
 
 def _step(
-    observed: Observed, pods: tuple[PodFacts, ...], nodes: tuple[NodeFacts, ...] | None, now: datetime
+    observed: Observed,
+    pods: tuple[PodFacts, ...],
+    nodes: tuple[NodeFacts, ...] | None,
+    judged: Verdicts,
+    now: datetime,
 ) -> Step:
     """Let the rollout's machine take its step; ``nodes`` is None where pods fetch for themselves."""
-    model, status = observed.model, observed.model.status
-    target = _target(observed)
-    known = [slot.digest for slot in (*_slots(status), target) if slot is not None]
+    status, known = observed.model.status, _known(observed)
     labels = {digest_label(digest): digest for digest in known}
     selected = selected_label(observed.children)
     if selected == "" and status.slots.active is not None:
         # The Service selects nothing: the gateway goes by the status that it was shown.
         selected = digest_label(status.slots.active.digest)
-    wanted = Wanted(
-        target=target,
-        replicas=model.spec.replicas,
-        generation=model.metadata.generation,
-        retry=model.metadata.annotations.get(ANNOTATION_RETRY, ""),
-        strategy=model.spec.rollout.strategy,
-        progress_deadline=seconds(model.spec.rollout.progress_deadline),
-        paused=model.spec.rollout.paused or bool(observed.conflicts),
-        refused=_refused(observed),
-        delivered=None
-        if nodes is None
-        else frozenset(digest for digest in known if delivered(nodes, digest)),
-    )
     return step(
-        wanted,
+        wanted(observed, known, nodes, now),
         status.slots,
         status.rolled_back,
-        seen_versions(known, observed.children, pods),
+        seen_versions(known, observed.children, pods, status.slots.candidate, judged),
         None if selected is None else labels.get(selected, selected),
         now,
+        status.rollout,
     )
 
 
-def _target(observed: Observed) -> Slot | None:
-    """Return the version that may be started: resolved, and passed by every policy."""
-    target = observed.target
-    if not isinstance(target, Judged) or target.refusal is not None:
-        return None
-    return Slot(
-        digest=str(target.digest),
-        image=target.image,
-        version=target.release.version or "",
-        sequence=target.release.sequence,
-        verified_by=list(target.verified_by),
-        model_file=observed.model.spec.model_file,
-    )
+def _known(observed: Observed) -> tuple[str, ...]:
+    """Return the digests that status knows, and the target's.
 
-
-def _refused(observed: Observed) -> frozenset[str]:
-    """Return the digests that do not pass today's policies."""
-    refused = {
-        str(judged.digest)
-        for judged in (observed.target, observed.active)
-        if isinstance(judged, Judged) and judged.refusal is not None
-    }
-    active = observed.model.status.slots.active
-    if (
-        active is not None
-        and judgement(observed, active) is None
-        and remembered_refusal(observed.model.status)
-    ):
-        refused.add(active.digest)
-    return frozenset(refused)
-
-
-def _slots(status: EdgeModelStatus) -> tuple[Slot | None, ...]:
-    return status.slots.active, status.slots.candidate, status.slots.last_good
+    That of a version that was taken back too: it is in no slot, and a Deployment of it (restored, say) must be known to go.
+    """
+    status, new = observed.model.status, target(observed)
+    slots = (status.slots.active, status.slots.candidate, status.slots.last_good, new)
+    banned = (status.rolled_back.digest,) if status.rolled_back is not None else ()
+    return tuple(dict.fromkeys((*(slot.digest for slot in slots if slot is not None), *banned)))
 
 
 def _slots_of(taken: Step) -> tuple[Slot | None, ...]:
@@ -183,17 +142,15 @@ def _changed(old: EdgeModelStatus, new: EdgeModelStatus) -> Decision:
     return Decision(status=new, events=transitions(old, new))
 
 
-def _deadline(taken: Step, spec: EdgeModelSpec) -> float | None:
-    """Return the POSIX time at which the candidate is given up."""
-    candidate = taken.slots.candidate
-    if candidate is None or spec.rollout.paused or taken.waiting:
-        return None
-    return overdue_at(candidate, seconds(spec.rollout.progress_deadline))
-
-
-def _requeue(taken: Step, deadline: float | None, now: datetime, *, turning: bool) -> float | None:
+def _requeue(observed: Observed, taken: Step, now: datetime, *, turning: bool) -> float | None:
+    """Return in how many seconds time alone may change something."""
     if taken.draining or turning:
         return LOOK_AGAIN_SECONDS
-    if deadline is None or deadline <= now.timestamp():
-        return None
-    return deadline - now.timestamp()
+    moments = [taken.due, taken.deadline]
+    if taken.held is not None and taken.held.reason is Reason.WAITING_FOR_WINDOW:
+        opening = opens(observed, now)
+        moments.append(opening.timestamp() if opening is not None else None)
+    if taken.held is not None and taken.held.reason is Reason.INSUFFICIENT_MEMORY:
+        moments.append(now.timestamp() + ROOM_SECONDS)
+    ahead = [moment - now.timestamp() for moment in moments if moment is not None]
+    return min((one for one in ahead if one > 0), default=None)

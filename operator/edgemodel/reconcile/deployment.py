@@ -52,7 +52,7 @@ def deployment(
 ) -> Object:
     """Return the Deployment of one version at the given size; ``mounts`` says that nodes deliver."""
     spec, extra = model.spec, model.spec.pod_template
-    surge = spec.rollout.strategy == "Surge"
+    surge = spec.rollout.strategy != "StopFirst"
     pinned = {ANNOTATION_IMAGE: slot.image}
     version = {LABEL_DIGEST: digest_label(slot.digest)}
     # Another entry file is another directory on the node: nothing else in the pod would tell that it has to be replaced.

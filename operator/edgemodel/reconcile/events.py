@@ -8,10 +8,13 @@ from collections.abc import Iterator
 
 from edgemodel.api.conditions import ConditionType, Reason
 from edgemodel.api.meta import Condition
-from edgemodel.api.v1alpha1 import EdgeModelStatus
+from edgemodel.api.rollout import RolloutStatus
+from edgemodel.api.v1alpha1 import EdgeModelStatus, RolledBack
 from edgemodel.reconcile.decision import Event
 from edgemodel.reconcile.pods import TRUST_REASONS
+from edgemodel.reconcile.verdicts import summary
 from edgemodel.reconcile.view import capital, named
+from edgemodel.rollout.gate import GateResult, Verdict, overall
 
 
 def transitions(old: EdgeModelStatus, new: EdgeModelStatus) -> tuple[Event, ...]:
@@ -22,6 +25,8 @@ def transitions(old: EdgeModelStatus, new: EdgeModelStatus) -> tuple[Event, ...]
         *_of_delivery(old, new),
         *_of_nodes(old, new),
         *_of_loading(old, new),
+        *_of_gate(old, new),
+        *_of_weight(old, new),
         *_of_end(old, new),
     )
 
@@ -87,16 +92,59 @@ def _of_loading(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
         yield Event("Warning", "ModelLoadFailed", f"{after.reason}: {after.message}")
 
 
+def _of_gate(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    candidate, at, was = new.slots.candidate, new.rollout, old.rollout
+    if candidate is not None and at is not None and at.step > 0 and _verdict(at) == "Pass":
+        same_step = was is not None and (was.step, was.step_since) == (at.step, at.step_since)
+        if not (same_step and was is not None and _verdict(was) == "Pass"):
+            yield Event(
+                "Normal", "GatePassed", f"{capital(named(candidate))}, {_step(at)}: {summary(at.gate)}."
+            )
+    before, after = _pair(old, new, ConditionType.PROGRESSING)
+    if after is not None and after.reason == Reason.GATE_INCONCLUSIVE and _turned(before, after):
+        yield Event("Normal", "GateInconclusive", after.message)
+    back = new.rolled_back
+    failed = (Reason.GATE_FAILED, Reason.GOLDEN_SAMPLES_FAILED)
+    if back is not None and back.reason in failed and _is_new(old, back):
+        yield Event("Warning", "GateFailed", f"{back.digest[:19]}: {back.message}")
+
+
+def _of_weight(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
+    candidate, was = new.slots.candidate, old.slots.candidate
+    if candidate is None or new.rollout is None:
+        return
+    same = was is not None and was.digest == candidate.digest and old.rollout is not None
+    before = old.rollout.weight if same and old.rollout is not None else 0
+    if new.rollout.weight != before:
+        yield Event(
+            "Normal",
+            "WeightSet",
+            f"{capital(named(candidate))} gets {new.rollout.weight} % of the requests, {_step(new.rollout)}.",
+        )
+
+
 def _of_end(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
     served, active = old.slots.active, new.slots.active
     if active is not None and (served is None or served.digest != active.digest):
         instead = f" instead of {named(served)}" if served is not None else ""
         yield Event("Normal", "Promoted", f"{capital(named(active))} serves{instead}.")
     back = new.rolled_back
-    if back is not None and (old.rolled_back is None or old.rolled_back.at != back.at):
+    if back is not None and _is_new(old, back):
         yield Event(
             "Warning", "RolledBack", f"{back.digest[:19]} was taken back: {back.reason}: {back.message}"
         )
+
+
+def _is_new(old: EdgeModelStatus, back: RolledBack) -> bool:
+    return old.rolled_back is None or old.rolled_back.at != back.at
+
+
+def _step(at: RolloutStatus) -> str:
+    return f"step {at.step} of {at.steps}"
+
+
+def _verdict(at: RolloutStatus) -> Verdict:
+    return overall(GateResult(one.name, one.result) for one in at.gate)
 
 
 def _turned(before: Condition | None, after: Condition) -> bool:

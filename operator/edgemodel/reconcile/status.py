@@ -12,6 +12,7 @@ from edgemodel.reconcile.conditions import statements, suspended
 from edgemodel.reconcile.nodes import counts, states, transfer
 from edgemodel.reconcile.observed import Judged
 from edgemodel.reconcile.service import url
+from edgemodel.reconcile.verdicts import told
 from edgemodel.reconcile.view import View
 
 
@@ -31,6 +32,7 @@ def summarise(view: View, now: datetime) -> EdgeModelStatus:
         gateway_port=view.observed.gateway_port,
         tag=_tag(view, now),
         slots=step.slots,
+        rollout=told(step.rollout, old.rollout, view.judged.results) if step.rollout is not None else None,
         rolled_back=step.rolled_back,
         nodes=counts(nodes, newest) if nodes is not None else None,
         node_statuses=states(nodes, newest) if nodes is not None else [],

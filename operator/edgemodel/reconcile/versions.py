@@ -5,16 +5,23 @@ label as its key, so that it can still be named and removed.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgemodel.api.meta import LABEL_DIGEST
+from edgemodel.api.v1alpha1 import Slot
 from edgemodel.reconcile.child import digest_label
 from edgemodel.reconcile.pods import PodFacts, withheld
+from edgemodel.reconcile.verdicts import Verdicts
 from edgemodel.rollout.facts import Failure, Seen
 
 
 def seen_versions(
-    known: Iterable[str], children: Collection[Mapping[str, Any]], pods: Iterable[PodFacts]
+    known: Iterable[str],
+    children: Collection[Mapping[str, Any]],
+    pods: Iterable[PodFacts],
+    candidate: Slot | None = None,
+    judged: Verdicts | None = None,
 ) -> dict[str, Seen]:
     """Return what was seen of each version.
 
@@ -22,6 +29,8 @@ def seen_versions(
         known: digests of the slots and of the target; they key their versions.
         children: live children of all kinds.
         pods: all pods of the model.
+        candidate: the version that was judged.
+        judged: what was found.
     """
     digests = {digest_label(digest): digest for digest in known}
     sizes = {
@@ -34,7 +43,7 @@ def seen_versions(
     for pod in pods:
         if not pod.ended:
             by_label.setdefault(pod.digest, []).append(pod)
-    return {
+    found = {
         digests.get(label, label): Seen(
             deployed=label in sizes,
             replicas=sizes.get(label, 0),
@@ -44,6 +53,15 @@ def seen_versions(
         )
         for label, own in by_label.items()
     }
+    if candidate is not None and judged is not None and candidate.digest in found:
+        found[candidate.digest] = replace(
+            found[candidate.digest],
+            golden=judged.golden,
+            gate=judged.gate,
+            why=judged.why,
+            watched=judged.watched,
+        )
+    return found
 
 
 def withheld_by_label(children: Iterable[Mapping[str, Any]]) -> dict[str, Failure]:

@@ -1,6 +1,7 @@
 """One pass's facts, arranged for telling: which version each statement is about and what its pods report."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 from edgemodel.api.conditions import ConditionType, Reason
@@ -10,6 +11,7 @@ from edgemodel.reconcile.child import digest_label
 from edgemodel.reconcile.nodes import NodeFacts
 from edgemodel.reconcile.observed import Judged, Observed, Unresolved
 from edgemodel.reconcile.pods import PodFacts, Stage
+from edgemodel.reconcile.verdicts import Verdicts
 from edgemodel.reconcile.versions import withheld_by_label, worst
 from edgemodel.rollout.facts import Failure
 from edgemodel.rollout.machine import Step
@@ -57,7 +59,8 @@ class View:
         pods: tuple[PodFacts, ...],
         nodes: tuple[NodeFacts, ...] | None,
         *,
-        overdue: bool,
+        judged: Verdicts,
+        now: datetime,
     ) -> None:
         """Arrange one pass.
 
@@ -66,7 +69,8 @@ class View:
             step: what the rollout's machine made of it.
             pods: the model's pods.
             nodes: the nodes that may run them; None where pods fetch for themselves.
-            overdue: a first version's progress deadline has passed.
+            judged: what is known of the candidate.
+            now: the time of the pass.
         """
         self.observed = observed
         self.nodes = nodes
@@ -75,7 +79,9 @@ class View:
         self.old: EdgeModelStatus = observed.model.status
         self.target = observed.target
         self.step = step
-        self.overdue = overdue
+        self.judged = judged
+        self.overdue = step.deadline is not None and now.timestamp() >= step.deadline
+        """A first version's progress deadline has passed."""
         self._pods = pods
         self.active = self.version(step.slots.active)
         self.candidate = self.version(step.slots.candidate)
@@ -134,7 +140,7 @@ class View:
     @property
     def what_serves(self) -> str:
         """One sentence on what users of the model notice."""
-        if self.serve is not None and self.serve.ready:
+        if self.serve is not None and self.serve.ready and not self.step.closed:
             return f"{capital(self.serve.name)} goes on serving."
         return "Nothing serves now."
 

@@ -11,7 +11,8 @@ from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import Release
 from edgemodel.reconcile.decide import LOOK_AGAIN_SECONDS, decide
 from edgemodel.reconcile.decision import Decision, Event
-from edgemodel.reconcile.observed import Judged, LiveNode, Observed, Settings, Unresolved
+from edgemodel.reconcile.observed import GatewayPod, Judged, LiveNode, Observed, Settings, Unresolved
+from edgemodel.rollout.evidence import CandidateEvidence
 from tests.unit.reconcile.api_server import stored
 
 Object = dict[str, Any]
@@ -38,6 +39,10 @@ def judged(
     )
 
 
+UNJUDGED = {"window": "0s", "goldenSamples": "Ignore"}
+"""A gate that lets a version take over as soon as its pods are ready."""
+
+
 def edge_model(**spec: Any) -> EdgeModel:
     """Return the five-line EdgeModel with fields of spec added."""
     return EdgeModel.model_validate(
@@ -48,11 +53,16 @@ def edge_model(**spec: Any) -> EdgeModel:
     )
 
 
+def unjudged(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of spec with a gate that judges nothing, unless there is one."""
+    return {**spec, "rollout": {"gate": UNJUDGED, **spec.get("rollout", {})}}
+
+
 class World:
     """One EdgeModel and its cluster; the methods are what happens to it."""
 
     def __init__(self, target: Judged | Unresolved | str = "A", **spec: Any) -> None:
-        self.model = edge_model(**spec)
+        self.model = edge_model(**unjudged(spec))
         self.now = START
         self.target = judged(target) if isinstance(target, str) else target
         self.active: Judged | None = None
@@ -62,6 +72,9 @@ class World:
         self.config = {"policies.json": "[]"}
         self.monitors = False
         self.nodes: dict[str, Node] = {}
+        self.gateway: tuple[GatewayPod, ...] | None = None
+        self.gateway_port: int | None = None
+        self.evidence: CandidateEvidence | None = None
         self.events: list[Event] = []
         self.last = Decision()
         self._made = 0
@@ -73,7 +86,10 @@ class World:
         metadata = self.model.metadata.model_copy(update={"generation": self.model.metadata.generation + 1})
         known = self.model.spec.model_dump(by_alias=True)
         self.model = self.model.model_copy(
-            update={"metadata": metadata, "spec": type(self.model.spec).model_validate({**known, **spec})}
+            update={
+                "metadata": metadata,
+                "spec": type(self.model.spec).model_validate(unjudged({**known, **spec})),
+            }
         )
 
     def annotate(self, **annotations: str) -> None:
@@ -96,6 +112,9 @@ class World:
             delivery_config=self.config,
             service_monitors=self.monitors,
             nodes=tuple(node.live() for node in self.nodes.values()),
+            gateway=self.gateway,
+            gateway_port=self.gateway_port,
+            evidence=self.evidence,
         )
 
     def decide(self) -> Decision:
