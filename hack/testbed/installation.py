@@ -186,6 +186,15 @@ class Testbed:
 
         until(ready, "the operator to be ready", timeout=90)
 
+    def upgrade(self, *settings: str) -> None:
+        """Upgrade the release with values as ``helm --set`` takes them, the others as they were, and wait for it."""
+        run(
+            _helm(), "upgrade", RELEASE, ROOT / "charts" / "edgemodel", *_context(self.kube),
+            "--namespace", self.system_namespace, "--reuse-values", "--wait", "--timeout", "3m",
+            *(word for setting in settings for word in ("--set", setting)),
+            timeout=240,
+        )  # fmt: skip
+
     def describe(self, namespace: str) -> str:
         """Return what a person would look at when something in a namespace is wrong."""
         told = [
@@ -225,15 +234,9 @@ def _install(
     }
     for part, settings in (more or {}).items():
         values[part] = {**values.get(part, {}), **settings}
-    helm = BIN / "helm" if (BIN / "helm").exists() else Path("helm")
-    flags = [
-        *(["--kubeconfig", str(kube.kubeconfig)] if kube.kubeconfig else []),
-        "--kube-context",
-        kube.context,
-    ]
     try:
         run(
-            helm, "upgrade", "--install", RELEASE, ROOT / "charts" / "edgemodel", *flags,
+            _helm(), "upgrade", "--install", RELEASE, ROOT / "charts" / "edgemodel", *_context(kube),
             "--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout", "2m", "--values", "-",
             stdin=json.dumps(values), timeout=240,
         )  # fmt: skip
@@ -243,6 +246,15 @@ def _install(
             "logs", "-n", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=edgemodel", "--tail=40", check=False
         )
         raise CommandFailed(f"{failure}\n{pods[-3000:]}\n{log}") from None
+
+
+def _helm() -> Path:
+    return BIN / "helm" if (BIN / "helm").exists() else Path("helm")
+
+
+def _context(kube: Kube) -> list[str]:
+    flags = ["--kubeconfig", str(kube.kubeconfig)] if kube.kubeconfig else []
+    return [*flags, "--kube-context", kube.context]
 
 
 @contextmanager
