@@ -56,7 +56,7 @@ def verdicts(observed: Observed, pods: Iterable[PodFacts], steps: int, now: date
     judged: tuple[GateResult, ...] = ()
     if known is not None and rollout is not None and rollout.step > 0:
         judged = judge(gate, known.candidate, known.active if status.slots.active is not None else None)
-    results = (*([golden] if golden is not None else []), *judged)
+    results = (*([golden] if golden is not None and ready else []), *judged)
     watched = 0.0
     if known is not None:
         watched = max(0.0, (now - known.since).total_seconds()) if known.since is not None else float("inf")

@@ -41,7 +41,7 @@ def wanted(
         strategy=rollout.strategy,
         steps=steps(rollout),
         on_no_data=rollout.gate.on_no_data or ("Hold" if rollout.strategy == "Canary" else "Proceed"),
-        golden_required=rollout.gate.golden_samples == "Required",
+        golden=rollout.gate.golden_samples,
         progress_deadline=seconds(rollout.progress_deadline),
         paused=rollout.paused or bool(observed.conflicts),
         hold=_hold(observed, new, now),

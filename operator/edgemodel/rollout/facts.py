@@ -9,6 +9,7 @@ from edgemodel.rollout.gate import Verdict
 
 Strategy = Literal["Surge", "StopFirst", "Canary"]
 OnNoData = Literal["Hold", "Proceed", "RollBack"]
+Golden = Literal["Required", "IfPresent", "Ignore"]
 
 ALL_AT_ONCE = ((100, 0.0),)
 SURGE_NEEDS_ROOM = (
@@ -38,8 +39,8 @@ class Wanted:
     """Percent of requests and least duration in seconds of each step; the last one is of 100 %."""
     on_no_data: OnNoData = "Proceed"
     """What follows when a step has lasted its time and the gate knows nothing."""
-    golden_required: bool = False
-    """Never go on without golden samples that passed, whatever ``on_no_data`` says."""
+    golden: Golden = "Ignore"
+    """Required: never go on without golden samples that passed, whatever ``on_no_data`` says."""
     progress_deadline: float = 600.0
     """Seconds that a candidate's pods may be not ready, from its delivery, or start where pods fetch for themselves; 0 means
     for ever."""

@@ -199,7 +199,7 @@ def step(
         held=hold if startable is not None or waiting else None,
         waiting=waiting,
         rollout=state.at,
-        closed=_closed(slots, seen),
+        closed=_closed(wanted, slots, seen),
         inconclusive=state.inconclusive,
         due=state.due,
         deadline=None if waiting or wanted.paused else _deadline(wanted, state),
@@ -269,7 +269,7 @@ def _move(
             wanted,
             steps=ALL_AT_ONCE,
             on_no_data="Proceed",
-            golden_required=False,
+            golden="Ignore",
             paused=wanted.paused and not state.urgent,
         )
         version = replace(version, golden="Pass", gate="Pass")
@@ -335,10 +335,12 @@ def _hold(wanted: Wanted, state: _State) -> Hold | None:
     return wanted.hold if state.slots.active is not None else None
 
 
-def _closed(slots: Slots, seen: Mapping[str, Seen]) -> bool:
-    if slots.active is not None or slots.candidate is None:
+def _closed(wanted: Wanted, slots: Slots, seen: Mapping[str, Seen]) -> bool:
+    """Say whether a first version must take no requests yet: nobody knows how it does on golden samples."""
+    if slots.active is not None or slots.candidate is None or wanted.golden == "Ignore":
         return False
-    return seen.get(slots.candidate.digest, NOT_SEEN).golden != "Pass"
+    version = seen.get(slots.candidate.digest)
+    return version is None or version.golden != "Pass"
 
 
 def _deadline(wanted: Wanted, state: _State) -> float | None:

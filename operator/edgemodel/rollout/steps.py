@@ -109,7 +109,7 @@ def _opened(wanted: Wanted, at: RolloutStatus, version: Seen, now: datetime, *, 
         if wanted.on_no_data == "RollBack":
             why = "its pods did not tell how they did on golden samples"
             return Moved(at, "TakenBack", Reason.GATE_INCONCLUSIVE, why)
-        if wanted.golden_required or wanted.on_no_data == "Hold":
+        if wanted.golden == "Required" or wanted.on_no_data == "Hold":
             return Moved(at, inconclusive=True)
     return Moved(_at_step(wanted, at, 1, now, ready=ready))
 
