@@ -45,11 +45,11 @@ class Site:
     """Requests a second of both versions together."""
     bursts: float = 0.0
     """Probability that a second brings ten times as many."""
-    shocks: float = 0.0
-    """Probability that a spell begins in which the whole machine is slow, or errs."""
-    shock_seconds: int = 5
-    shock_factor: float = 8.0
-    shock_errors: float = 0.0
+    spells: float = 0.0
+    """Probability that a spell begins in a second, in which the whole machine is slow, or errs."""
+    spell_seconds: int = 4
+    spell_factor: float = 8.0
+    spell_errors: float = 0.0
     like: Version = field(default_factory=Version)
     """How its version answers."""
 
@@ -70,53 +70,71 @@ class _Pod:
         return Sample(self.requests, self.errors, self.requests, REQUEST_SECONDS, tuple(below), 1.0)
 
 
+CANARY = ((10, 20), (50, 20), (100, 20))
+SURGE = ((100, 30),)
+"""Weights in percent, and seconds."""
+
+
 def rollout(
     site: Site,
     candidate: Version,
-    random_: random.Random,
+    seed: str,
     *,
-    weight: int,
-    seconds: int,
-    before: int = 10,
-) -> Iterator[CandidateEvidence]:
-    """Yield the evidence after each second of one step.
+    steps: tuple[tuple[int, int], ...] = CANARY,
+    before: int = 30,
+) -> Iterator[tuple[int, CandidateEvidence]]:
+    """Yield the candidate's weight and the evidence after each second.
 
     Args:
         site: traffic, machine, and what serves.
         candidate: the version that is tried.
-        random_: all that is random comes from it.
-        weight: the candidate's share, in percent.
-        seconds: length of the step.
-        before: seconds for which the active version is seen before the step.
+        seed: all that is random comes of it.
+        steps: weights and lengths.
+        before: seconds for which the active version is seen before the candidate takes requests: it loads meanwhile.
     """
+    random_ = random.Random(seed)
     ledger = Ledger("sha256:candidate")
     pods = {"candidate": _Pod(), "active": _Pod()}
-    shock = 0
-    ledger.begin("before", 0, START)
-    for second in range(-before, seconds + 1):
-        ledger.add(
-            {"candidate": {"c": pods["candidate"].sample()}, "active": {"a": pods["active"].sample()}}, 1.0
-        )
-        if second == 0:
-            ledger.begin("step", weight, START)
-        if second > 0:
-            yield ledger.evidence()
-        shock = shock - 1 if shock else (site.shock_seconds if random_.random() < site.shocks else 0)
-        rate = site.rate * (10 if random_.random() < site.bursts else 1)
-        share = weight / 100 if second >= 0 else 0.0
-        for pod, version, part in (
-            (pods["candidate"], candidate, share),
-            (pods["active"], site.like, 1 - share),
-        ):
-            _serve(pod, version, site, poisson(rate * part, random_), random_, shocked=shock > 0)
+    machine = _Machine(site, random_)
+    for number, (weight, seconds) in enumerate(((0, before), *steps)):
+        ledger.begin(number, weight, START)
+        for _ in range(seconds):
+            machine.tick()
+            rate = machine.rate()
+            for pod, version, part in (
+                (pods["candidate"], candidate, weight / 100),
+                (pods["active"], site.like, 1 - weight / 100),
+            ):
+                _serve(pod, version, machine, poisson(rate * part, random_))
+            read = {role: {role: pod.sample()} for role, pod in pods.items()}
+            ledger.add(read, 1.0)  # type: ignore[arg-type]
+            if number:
+                yield weight, ledger.evidence()
 
 
-def _serve(
-    pod: _Pod, version: Version, site: Site, requests: int, random_: random.Random, *, shocked: bool
-) -> None:
+class _Machine:
+    """What both versions suffer together."""
+
+    def __init__(self, site: Site, random_: random.Random) -> None:
+        self.site = site
+        self.random = random_
+        self.spell = 0
+
+    def tick(self) -> None:
+        """Let a second pass."""
+        begins = self.random.random() < self.site.spells
+        self.spell = self.spell - 1 if self.spell else (self.site.spell_seconds if begins else 0)
+
+    def rate(self) -> float:
+        """Return the requests that come in this second, on average."""
+        return self.site.rate * (10 if self.random.random() < self.site.bursts else 1)
+
+
+def _serve(pod: _Pod, version: Version, machine: _Machine, requests: int) -> None:
+    site, random_, slow = machine.site, machine.random, machine.spell > 0
     stands = random_.random() < version.pauses
-    mean = math.log(version.median * (site.shock_factor if shocked else 1))
-    errors = max(version.errors, site.shock_errors if shocked else 0.0)
+    mean = math.log(version.median * (site.spell_factor if slow else 1))
+    errors = max(version.errors, site.spell_errors if slow else 0.0)
     for _ in range(requests):
         pod.requests += 1
         pod.errors += random_.random() < errors
