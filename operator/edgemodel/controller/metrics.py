@@ -26,10 +26,11 @@ class _Shown:
     version: str
     digest: str
     conditions: tuple[tuple[str, str], ...]
+    weight: int | None
 
 
 class _Models(Collector):
-    """``edgemodel_info`` and ``edgemodel_condition`` of every known model."""
+    """``edgemodel_info``, ``edgemodel_condition`` and ``edgemodel_rollout_weight_ratio`` of every known model."""
 
     def __init__(self) -> None:
         self.shown: dict[tuple[str, str], _Shown] = {}
@@ -45,13 +46,20 @@ class _Models(Collector):
             "1 for the status that a condition of an EdgeModel has, 0 for the others.",
             labels=("namespace", "name", "type", "status"),
         )
+        weight = GaugeMetricFamily(
+            "edgemodel_rollout_weight_ratio",
+            "Share of requests that a candidate gets now, from 0 to 1.",
+            labels=("namespace", "name"),
+        )
         for (namespace, name), shown in self.shown.items():
+            if shown.weight is not None:
+                weight.add_metric((namespace, name), shown.weight / 100)
             if shown.digest:
                 info.add_metric((namespace, name, shown.version, shown.digest), 1)
             for kind, actual in shown.conditions:
                 for status in _STATUSES:
                     condition.add_metric((namespace, name, kind, status), float(status == actual))
-        return (info, condition)
+        return (info, condition, weight)
 
 
 class Metrics:
@@ -90,6 +98,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.gate_results = Counter(
+            "edgemodel_gate_results",
+            "Results that a test of the gate came to, counted when a step begins and when one changes.",
+            ("gate", "result"),
+            registry=self.registry,
+        )
         self.nodes = Gauge(
             "edgemodel_nodes",
             "Nodes of the cluster: online, offline (the agent is silent, or the node not ready), without_agent.",
@@ -113,7 +127,19 @@ class Metrics:
             version=active.version if active else "",
             digest=active.digest if active else "",
             conditions=tuple((condition.type, condition.status) for condition in status.conditions),
+            weight=status.rollout.weight if status.rollout is not None else None,
         )
+
+    def judged(self, before: EdgeModelStatus, after: EdgeModelStatus) -> None:
+        """Count results of the gate that are new in a status that was written."""
+        if after.rollout is None:
+            return
+        known = set()
+        if before.rollout is not None and _step(before) == _step(after):
+            known = {(one.name, one.result) for one in before.rollout.gate}
+        for one in after.rollout.gate:
+            if (one.name, one.result) not in known:
+                self.gate_results.labels(one.name, one.result).inc()
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop every series of a model that is gone."""
@@ -123,3 +149,9 @@ class Metrics:
         """Every metric's name with its labels, as the golden list has it."""
         for metric in self.registry.collect():
             yield metric.name
+
+
+def _step(status: EdgeModelStatus) -> tuple[object, ...]:
+    """Return what tells one step of one rollout from another."""
+    candidate, rollout = status.slots.candidate, status.rollout
+    return candidate and candidate.digest, rollout and rollout.step, rollout and rollout.step_since

@@ -188,6 +188,7 @@ class Worker:
         self, key: Key, observed: Observed, events: tuple[Event, ...], status: EdgeModelStatus
     ) -> None:
         self._metrics.show(key.namespace, key.name, status)
+        self._metrics.judged(observed.model.status, status)
         before, after = observed.model.status.rolled_back, status.rolled_back
         if after is not None and after != before and (before is None or before.at != after.at):
             self._metrics.rollbacks.labels(after.reason).inc()

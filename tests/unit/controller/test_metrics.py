@@ -1,11 +1,13 @@
 """Metric names are a promise: the golden list holds them."""
 
+import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client import generate_latest
 
 from edgemodel.api.meta import Condition
+from edgemodel.api.rollout import GateState, RolloutStatus
 from edgemodel.api.v1alpha1 import EdgeModelStatus, Slot, Slots
 from edgemodel.controller.metrics import Metrics
 
@@ -14,7 +16,12 @@ REFERENCE = Path(__file__).parents[3] / "docs/reference/metrics.md"
 DIGEST = "sha256:" + "a" * 64
 
 
-def status(ready: str = "True") -> EdgeModelStatus:
+def rollout(step: int = 1, **results: str) -> RolloutStatus:
+    gate = [GateState(name=name, result=result) for name, result in results.items()]  # type: ignore[arg-type]
+    return RolloutStatus(step=step, weight=10, gate=gate)
+
+
+def status(ready: str = "True", under_way: RolloutStatus | None = None) -> EdgeModelStatus:
     condition = Condition(
         type="Ready",
         status=ready,  # type: ignore[arg-type]
@@ -25,12 +32,14 @@ def status(ready: str = "True") -> EdgeModelStatus:
     return EdgeModelStatus(
         slots=Slots(active=Slot(digest=DIGEST, image=f"r.example/m@{DIGEST}", version="1.4.0")),
         conditions=[condition],
+        rollout=under_way,
     )
 
 
 def filled() -> Metrics:
     metrics = Metrics(depth=lambda: 3)
-    metrics.show("vision", "detector", status())
+    metrics.show("vision", "detector", status(under_way=rollout()))
+    metrics.judged(status(), status(under_way=rollout(errors="Inconclusive")))
     metrics.reconciles.labels("ok").inc()
     metrics.verifications.labels("Verified").inc()
     metrics.rollbacks.labels("LoadFailed").inc()
@@ -81,3 +90,35 @@ def test_a_model_that_is_gone_leaves_no_series() -> None:
     assert b'name="detector"' in generate_latest(metrics.registry)
     metrics.forget("vision", "detector")
     assert b'name="detector"' not in generate_latest(metrics.registry)
+
+
+def test_the_weight_is_there_while_there_is_a_rollout() -> None:
+    metrics = filled()
+    labels = {"namespace": "vision", "name": "detector"}
+    assert metrics.registry.get_sample_value("edgemodel_rollout_weight_ratio", labels) == 0.1
+    metrics.show("vision", "detector", status())
+    assert metrics.registry.get_sample_value("edgemodel_rollout_weight_ratio", labels) is None
+
+
+def test_a_gates_result_counts_when_it_is_new() -> None:
+    metrics = Metrics(depth=lambda: 0)
+    turns = [
+        None,
+        rollout(errors="Inconclusive"),
+        rollout(errors="Inconclusive"),
+        rollout(errors="Pass", latency="Pass"),
+        rollout(step=2),
+        rollout(step=2, errors="Pass"),
+        None,
+    ]
+    for before, after in itertools.pairwise(turns):
+        metrics.judged(status(under_way=before), status(under_way=after))
+
+    def count(gate: str, result: str) -> float | None:
+        labels = {"gate": gate, "result": result}
+        return metrics.registry.get_sample_value("edgemodel_gate_results_total", labels)
+
+    assert count("errors", "Inconclusive") == 1
+    assert count("errors", "Pass") == 2
+    assert count("latency", "Pass") == 1
+    assert count("errors", "Fail") is None
