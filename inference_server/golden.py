@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 MAX_FAILURES = 8
 """Most failures that are told; the numbers count all of them."""
 _SHOWN = 80
+_MESSAGE = 600
+"""Names in a model have any length; whoever asks need not read more than this of each failure."""
 
 
 def find(files: ModelFiles) -> Path | None:
@@ -93,7 +95,7 @@ async def run(plane: DataPlane, model: ServedModel, path: Path, seconds: float) 
                 f"the samples took longer than the {seconds:g} s they may take together; {number} of {total} were "
                 "answered"
             )
-            failures.append(GoldenFailure(name, "", message))
+            failures.append(_failure(name, "", message))
             break
         passed += not found
         failures += found
@@ -102,7 +104,7 @@ async def run(plane: DataPlane, model: ServedModel, path: Path, seconds: float) 
 
 def unreadable(error: SamplesUnreadable) -> GoldenResult:
     """Return the result of samples that cannot be read: nobody can say that the model is right."""
-    return GoldenResult("Fail", 0, 0, (GoldenFailure("", "", f"the golden samples are unusable: {error}"),))
+    return GoldenResult("Fail", 0, 0, (_failure("", "", f"the golden samples are unusable: {error}"),))
 
 
 async def _sample(plane: DataPlane, model: ServedModel, archive: Archive, name: str) -> list[GoldenFailure]:
@@ -111,7 +113,7 @@ async def _sample(plane: DataPlane, model: ServedModel, archive: Archive, name: 
         request = _request(model.metadata, inputs, expected)
         answers = await plane.answer(model, request)
     except (RequestError, SamplesUnreadable) as error:
-        return [GoldenFailure(name, "", f"sample {name!r}: {error}")]
+        return [_failure(name, "", f"sample {name!r}: {error}")]
     found = dict(zip(request.outputs, answers, strict=True))
     return await asyncio.to_thread(differences, name, expected, found, archive.tolerances)
 
@@ -154,7 +156,9 @@ def differences(
     for output, wanted in expected.items():
         tolerance = tolerances.of(output, _datatype(wanted))
         if (message := difference(wanted, found[output], tolerance)) is not None:
-            failures.append(GoldenFailure(sample, output, f"sample {sample!r}, output {output!r}: {message}"))
+            failures.append(
+                _failure(sample, output, f"sample {sample!r}, output {output[:_SHOWN]!r}: {message}")
+            )
     return failures
 
 
@@ -214,6 +218,10 @@ def _plain(array: Array) -> Array:
     plain = np.empty(len(texts), object)
     plain[:] = [text.rstrip("\0") for text in texts]
     return plain.reshape(array.shape)
+
+
+def _failure(sample: str, output: str, message: str) -> GoldenFailure:
+    return GoldenFailure(sample, output[:_MESSAGE], message[:_MESSAGE])
 
 
 def _datatype(array: Array) -> str:

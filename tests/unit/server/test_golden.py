@@ -9,7 +9,7 @@ import pytest
 from inference_server import golden
 from inference_server.dataplane import DataPlane
 from inference_server.errors import ExecutionFailed, NotReady
-from inference_server.golden_samples import Tolerance
+from inference_server.golden_samples import Tolerance, Tolerances
 from inference_server.messages import ABSENT, GoldenResult
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles
@@ -203,6 +203,14 @@ def test_a_difference_is_told_with_its_place():
 def test_a_long_text_is_cut():
     message = golden.difference(np.array(["a" * 500], object), np.array(["b"], object), Tolerance(0, 0))
     assert len(message) < 200
+
+
+async def test_a_failure_is_never_longer_than_whoever_asks_will_read():
+    name = "y" * 5000
+    (failure,) = golden.differences("s", {name: X}, {name: X + 1}, Tolerances())
+    assert len(failure.output) == 600
+    assert len(failure.message) < 600
+    assert failure.message.endswith("3 of 3 values differ")
 
 
 # -- serving ------------------------------------------------------------------------------------------------------------
