@@ -37,7 +37,7 @@ from edgemodel.rollout.server_metrics import NotMetrics, read_sample
 log = logging.getLogger(__name__)
 
 SECONDS = 1.0
-"""Time from one round to the next, and time that a pod has to answer."""
+"""Time from one round to the next, and time that a pod has to answer, unless it is said otherwise."""
 MAX_METRICS = 1 << 20
 MAX_GOLDEN = 1 << 16
 _AT_ONCE = 32
@@ -77,12 +77,14 @@ class Evidence:
         *,
         port: int = PORT,
         interval: float = SECONDS,
+        patience: float = SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._queue = queue
         self._port = port
         self._interval = interval
+        self._patience = patience
         self._clock = clock
         self._wall = wall
         self._trials: dict[Key, _Trial] = {}
@@ -198,11 +200,11 @@ class Evidence:
 
     async def _get(self, url: str, most: int) -> tuple[int, bytes]:
         if self._client is None:
-            self._client = _client()
+            self._client = _client(self._patience)
         try:
             async with (
                 self._free,
-                asyncio.timeout(SECONDS),
+                asyncio.timeout(self._patience),
                 self._client.stream("GET", url) as response,
             ):
                 if response.status_code not in (httpx.codes.OK, httpx.codes.NOT_FOUND):
@@ -214,7 +216,7 @@ class Evidence:
                         raise Unreadable(f"more than {most} bytes")
                 return response.status_code, bytes(body)
         except TimeoutError:
-            raise Unreadable(f"no whole answer in {SECONDS:g} s") from None
+            raise Unreadable(f"no whole answer in {self._patience:g} s") from None
         except (httpx.HTTPError, OSError) as error:
             raise Unreadable(type(error).__name__) from None
 
@@ -244,7 +246,7 @@ def read_golden(pod: str, body: bytes) -> GoldenResult:
     return GoldenResult(pod, outcome, clean(words, _POD_MESSAGE))
 
 
-def _client() -> httpx.AsyncClient:
+def _client(patience: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(
             trust_env=False,
@@ -254,7 +256,7 @@ def _client() -> httpx.AsyncClient:
         ),
         trust_env=False,
         follow_redirects=False,
-        timeout=httpx.Timeout(SECONDS),
+        timeout=httpx.Timeout(patience),
         headers={
             "User-Agent": "edgemodel-operator",
             "Accept": "text/plain, application/json",
