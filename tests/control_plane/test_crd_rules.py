@@ -30,6 +30,11 @@ def download(**window: str) -> dict[str, Any]:
     return {"rollout": {"window": {"download": {**whole, **window}}}}
 
 
+def canary(*weights: int) -> dict[str, Any]:
+    """Return a spec with steps of these weights."""
+    return {"rollout": {"strategy": "Canary", "steps": [{"weight": weight} for weight in weights]}}
+
+
 def policy(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "edgemodel.io/v1alpha1",
@@ -65,8 +70,18 @@ async def test_the_longest_name_is_accepted(site: Site) -> None:
     await site.api.apply(EDGE_MODEL, model(site.namespace, "n" * 50), manager="tests")
 
 
-@pytest.mark.parametrize("spec", [download(), download(schedule="0  2\t* * 1"), {"delivery": "Node"}])
-async def test_windows_and_delivery_by_nodes_are_accepted(site: Site, spec: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        download(),
+        download(schedule="0  2\t* * 1"),
+        {"delivery": "Node"},
+        canary(),
+        canary(0, 1, 1, 50, 100),
+        {"rollout": {"gate": {"maxErrorRatio": 0, "maxLatencyIncrease": 2.5, "maxLatencyP99": "80ms"}}},
+    ],
+)
+async def test_windows_steps_gates_and_delivery_by_nodes_are_accepted(site: Site, spec: dict[str, Any]) -> None:
     await site.api.apply(EDGE_MODEL, model(site.namespace, **spec), manager="tests")
 
 
@@ -92,6 +107,12 @@ async def test_windows_and_delivery_by_nodes_are_accepted(site: Site, spec: dict
         ({"integrity": {"recheckInterval": "daily"}}, "spec.integrity.recheckInterval: "),
         ({"server": {"threads": 0}}, "spec.server.threads: "),
         ({"rollout": {"progressDeadline": "10"}}, "spec.rollout.progressDeadline: "),
+        ({"rollout": {"steps": [{"weight": 10}]}}, r"spec.rollout.steps: .*strategy Canary only"),
+        (canary(50, 10), r"spec.rollout.steps: .*must not go down"),
+        (canary(101), r"spec.rollout.steps\[0\].weight: .*100"),
+        (canary(*range(21)), r"spec.rollout.steps: .*20"),
+        ({"rollout": {"gate": {"maxErrorRatio": 1.5}}}, "spec.rollout.gate.maxErrorRatio: "),
+        ({"rollout": {"gate": {"onNoData": "Guess"}}}, "spec.rollout.gate.onNoData: "),
     ],
 )
 async def test_a_rule_that_is_broken_is_named_with_its_field(
@@ -151,7 +172,18 @@ async def test_defaults_of_the_api_server_are_those_of_the_types(site: Site) -> 
     live = await site.api.apply(EDGE_MODEL, model(site.namespace), manager="tests")
     image = live["spec"]["image"]
     assert EdgeModelSpec.model_validate(live["spec"]) == EdgeModelSpec(image=image)
-    assert live["spec"]["rollout"] == {"strategy": "Surge", "progressDeadline": "10m", "paused": False}
+    assert live["spec"]["rollout"] == {
+        "strategy": "Surge",
+        "progressDeadline": "10m",
+        "paused": False,
+        "gate": {
+            "minRequests": 50,
+            "maxErrorRatio": 0.01,
+            "maxLatencyIncrease": 0.5,
+            "goldenSamples": "IfPresent",
+            "window": "30s",
+        },
+    }
     assert "server" not in live["spec"]
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from edgemodel.api.conditions import Reason
 from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
-from edgemodel.rollout.machine import Failure, Seen, Step, Wanted, step
+from edgemodel.rollout.facts import Failure, Seen, Wanted
+from edgemodel.rollout.machine import Step, step
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DIGESTS = [f"sha256:{letter * 64}" for letter in "abcd"]

@@ -108,7 +108,7 @@ class _State:
         else:
             last_good = self.slots.last_good
         self.slots = Slots(active=self.slots.active, last_good=last_good)
-        self.at = None
+        self.at, self.inconclusive, self.due = None, False, None
 
     def promote(self, now: datetime) -> None:
         """Make the candidate the active version."""
