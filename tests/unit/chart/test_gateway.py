@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from edgemodel.gateway import drain
+
 ROOT = Path(__file__).resolve().parents[3]
 FULL = yaml.safe_load((ROOT / "tests/golden/chart/full-values.yaml").read_text())
 
@@ -16,7 +18,11 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]  # the first run ma
 Objects = dict[tuple[str, str], dict[str, Any]]
 Render = Callable[..., Objects]
 
-READS = {"edgemodels": {"get", "list", "watch"}, "pods": {"get", "list", "watch"}}
+READS = {
+    "edgemodels": {"get", "list", "watch"},
+    "pods": {"get", "list", "watch"},
+    "endpointslices": {"list"},  # edgemodel.gateway.drain
+}
 
 
 def deployment(objects: Objects) -> dict[str, Any]:
@@ -98,8 +104,12 @@ def test_an_update_has_the_next_one_ready_before_one_goes(render: Render) -> Non
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "15"]
-    assert pod["terminationGracePeriodSeconds"] >= 15 + 30
+    module, *given = container["lifecycle"]["preStop"]["exec"]["command"][2:]
+    assert module == drain.__name__
+    assert given == ["--limit=300"]
+    assert pod["terminationGracePeriodSeconds"] >= 300 + drain.SETTLE_SECONDS + 30
+    (narrow,) = deployment(render({"watchNamespaces": ["vision", "audio"]}))["template"]["spec"]["containers"]
+    assert narrow["lifecycle"]["preStop"]["exec"]["command"][-1] == "--namespaces=vision,audio"
     # Two can't have the ports of one node.
     on_host = deployment(render({"gateway": {"hostNetwork": True}}))
     assert on_host["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}

@@ -1,0 +1,1 @@
+"""The gateway: HAProxy in front of all models, and the agent that tells it which pods stand behind them."""
