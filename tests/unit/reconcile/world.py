@@ -265,6 +265,7 @@ class Node:
         self.name, self.ready, self.agent, self.heard = name, True, True, now + timedelta(days=999)
         self.held: dict[str, Object] = {}
         self.spec: Object = {}
+        self.allocatable: str | None = None
 
     def hold(self, letter: str, *, state: str = "Ready", **more: Any) -> None:
         """Say how far a version is."""
@@ -282,7 +283,9 @@ class Node:
 
     def live(self) -> LiveNode:
         """Return it as a gathering finds it."""
-        status = {"conditions": [{"type": "Ready", "status": "True" if self.ready else "False"}]}
+        status: Object = {"conditions": [{"type": "Ready", "status": "True" if self.ready else "False"}]}
+        if self.allocatable is not None:
+            status["allocatable"] = {"memory": self.allocatable}
         edge_node = {"metadata": {"name": self.name}, "status": {"models": list(self.held.values())}}
         return LiveNode(
             node={
