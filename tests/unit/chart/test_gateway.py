@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from edgemodel.gateway import drain
+from edgemodel.gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).resolve().parents[3]
 FULL = yaml.safe_load((ROOT / "tests/golden/chart/full-values.yaml").read_text())
@@ -82,6 +83,43 @@ def test_the_operator_finds_the_pods_and_fills_the_secret_that_the_gateway_reads
     ]
     assert rule["resourceNames"] == ["edgemodel-gateway-access"]
     assert "create" not in rule["verbs"], "who makes Secrets can have a token of any account"
+
+
+def loaded_settings(objects: Objects) -> GatewaySettings:
+    """Read the rendered ConfigMap with the gateway's own types, which refuse what they don't know."""
+    text = objects["ConfigMap", "edgemodel-gateway-settings"]["data"]["settings.json"]
+    return GatewaySettings.model_validate(json.loads(text))
+
+
+def test_the_gateway_accepts_the_settings_that_the_chart_writes(render: Render) -> None:
+    ours = loaded_settings(render(FULL))
+    assert ours.access_secret == "edgemodel-gateway-access"
+    assert ours.tls_secret == "site-tls"
+    assert ours.namespaces == ("vision", "audio")
+    assert ours.log_level == "debug"
+
+
+def test_every_setting_of_the_gateway_can_be_reached_through_the_chart() -> None:
+    schema = json.loads((ROOT / "charts/edgemodel/values.schema.json").read_text())
+    through_settings = set(schema["properties"]["gateway"]["properties"]["settings"]["properties"])
+    by_other_values = {"accessSecret", "tlsSecret", "namespaces"}
+    fixed_by_the_chart = {"stateFolder", "httpPort", "httpsPort", "haproxyPort", "port", "host"}
+    known = {field.alias for field in GatewaySettings.model_fields.values()}
+    assert through_settings | by_other_values | fixed_by_the_chart == known
+
+
+def test_the_pod_offers_the_ports_and_the_folder_that_the_gateway_uses(render: Render) -> None:
+    objects = render({"gateway": {"tls": {"secretName": "site-tls"}}})
+    ours = loaded_settings(objects)
+    (container,) = deployment(objects)["template"]["spec"]["containers"]
+    ports = {it["name"]: it["containerPort"] for it in container["ports"]}
+    assert ports == {
+        "http": ours.http_port,
+        "https": ours.https_port,
+        "haproxy": ours.haproxy_port,
+        "metrics": ours.port,
+    }
+    assert str(ours.state_folder) in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
 def test_it_may_do_nothing_it_need_not(render: Render) -> None:
