@@ -15,23 +15,10 @@ from edgemodel.rollout.evidence import CandidateEvidence, Counts
 from edgemodel.rollout.gate import ALPHA, P99, GateLimits, judge, overall
 from edgemodel.rollout.server_metrics import read_sample
 from inference_server.metrics import Metrics
-from tests.simulators.traffic import CANARY, SURGE, Site, Version, rollout
+from tests.simulators.traffic import ALIKE, SITES, SURGE, Site, Version, alike, rollout
 
-ROLLOUTS = 1000
 TRIES = 40
 GOOD = Version()
-SITES = (
-    Site("quiet", rate=2),
-    Site("steady", rate=20),
-    Site("busy", rate=100),
-    Site("bursts", rate=8, bursts=0.1),
-    Site("slow_spells", rate=20, spells=0.02),
-    Site("erring_spells", rate=20, spells=0.002, spell_errors=0.3),
-    Site("pauses", rate=40, like=Version(pauses=0.05)),
-    Site("standstills", rate=20, like=Version(pauses=0.005, pause=1.0)),
-    Site("heavy_tail", rate=20, like=Version(spread=1.2)),
-    Site("allowed_errors", rate=40, like=Version(errors=0.007)),
-)
 WORSE = {
     "2_percent_errors": replace(GOOD, errors=0.02),
     "5_percent_errors": replace(GOOD, errors=0.05),
@@ -71,9 +58,8 @@ def false_alarms(report: Report) -> None:
     ours: dict[str, int] = {}
     peers: dict[str, int] = {}
     held, took, looks = 0, 0.0, 0
-    for number in range(ROLLOUTS):
-        site = SITES[number % len(SITES)]
-        steps = CANARY if number % 4 else SURGE
+    for number in range(ALIKE):
+        site, steps = alike(number)
         limits = GateLimits(steps=len(steps))
         ours_failed = peer_failed = False
         verdict = "Inconclusive"
@@ -87,12 +73,28 @@ def false_alarms(report: Report) -> None:
         ours[site.name] = ours.get(site.name, 0) + ours_failed
         peers[site.name] = peers.get(site.name, 0) + peer_failed
         held += verdict == "Inconclusive"
-    report.add("false_alarms_per_1000", sum(ours.values()), "rollouts", "<=", ALPHA * ROLLOUTS)
+    report.add("false_alarms_per_1000", sum(ours.values()), "rollouts", "<=", 1000 * ALPHA)
     report.add("false_alarms_of_z_test_per_1000", sum(peers.values()), "rollouts")
     report.add("inconclusive_at_the_end_per_1000", held, "rollouts")
     report.add("judging_once", 1000 * took / looks, "ms", "<=", 5)
     report.notes["false_alarms_by_site"] = ours
     report.notes["false_alarms_of_z_test_by_site"] = peers
+
+
+def outages(report: Report) -> None:
+    """Count rollouts taken back for an outage of the whole machine, while the candidate takes all requests."""
+    site = next(site for site in SITES if site.spell_errors)
+    taken_back = 0
+    for number in range(ALIKE // 10):
+        seen = rollout(site, site.like, f"alone {number}", steps=SURGE)
+        taken_back += any(
+            overall(judge(GateLimits(), evidence.candidate, evidence.active)) == "Fail"
+            for _, evidence in seen
+        )
+    report.notes["taken_back_for_an_outage_while_alone"] = (
+        f"{taken_back} of {ALIKE // 10}: in each second an outage of {site.spell_seconds} s begins with probability "
+        f"{site.spells}, in which {100 * site.spell_errors:g} % fail; a step of {SURGE[0][1]} s"
+    )
 
 
 def detection(report: Report) -> None:
@@ -144,6 +146,7 @@ def run() -> bool:
     report = Report("gate")
     reading(report)
     false_alarms(report)
+    outages(report)
     detection(report)
     for what, how in report.notes["detection"].items():
         print(f"bench: gate {what}: {how}")

@@ -72,7 +72,34 @@ class _Pod:
 
 CANARY = ((10, 20), (50, 20), (100, 20))
 SURGE = ((100, 30),)
-"""Weights in percent, and seconds."""
+SHARED = ((10, 30), (50, 30))
+"""Weights in percent, and seconds; the last: only steps in which both versions take requests."""
+ALIKE = 1000
+"""Rollouts of a version against itself."""
+SITES = (
+    Site("quiet", rate=2),
+    Site("steady", rate=20),
+    Site("busy", rate=100),
+    Site("bursts of ten times the traffic", rate=8, bursts=0.1),
+    Site("the machine has slow spells", rate=20, spells=0.02),
+    Site("the machine errs for spells", rate=20, spells=0.005, spell_errors=0.3),
+    Site("pods stand still for moments", rate=40, like=Version(pauses=0.05)),
+    Site("pods stand still for whole seconds", rate=20, like=Version(pauses=0.005, pause=1.0)),
+    Site("latency has a heavy tail", rate=20, like=Version(spread=1.2)),
+    Site("errs, within what is allowed", rate=40, like=Version(errors=0.007)),
+)
+
+
+def alike(number: int) -> tuple[Site, tuple[tuple[int, int], ...]]:
+    """Return the site and the steps of one of the rollouts of a version against itself.
+
+    Where the machine errs for all, there are only steps with both versions: nothing tells such errors from those of a
+    candidate that is alone, and the user's limit holds.
+    """
+    site = SITES[number % len(SITES)]
+    if site.spell_errors:
+        return site, SHARED
+    return site, CANARY if number % 4 else SURGE
 
 
 def rollout(
@@ -80,7 +107,7 @@ def rollout(
     candidate: Version,
     seed: str,
     *,
-    steps: tuple[tuple[int, int], ...] = CANARY,
+    steps: tuple[tuple[int, int], ...],
     before: int = 30,
 ) -> Iterator[tuple[int, CandidateEvidence]]:
     """Yield the candidate's weight and the evidence after each second.

@@ -119,10 +119,13 @@ class Totals:
     out_of_memory: str = ""
     """Name of a pod that was killed for its memory since the step began."""
 
+    summed: Counts | None = None
+    """The rounds' sum, where it is known already."""
+
     @cached_property
     def total(self) -> Counts:
         """Everything since the step began."""
-        return sum(self.rounds, Counts())
+        return self.summed if self.summed is not None else sum(self.rounds, Counts())
 
     @cached_property
     def all(self) -> Counts:
@@ -170,6 +173,7 @@ class _Version:
 
     last: dict[str, Sample] = field(default_factory=dict)
     rounds: list[Counts] = field(default_factory=list)
+    total: Counts = Counts()
     before: Counts = Counts()
     lives: dict[str, Life] = field(default_factory=dict)
     at_start: dict[str, int] = field(default_factory=dict)
@@ -215,9 +219,10 @@ class Ledger:
             return
         self._step, self._began, self.since = step, True, now
         active = self._versions["active"]
-        active.before = sum(active.rounds, active.before)
+        active.before += active.total
         for version in self._versions.values():
             version.rounds.clear()
+            version.total = Counts()
             version.at_start = {uid: life.ends for uid, life in version.lives.items()}
 
     def see(self, role: Role, lives: Mapping[str, Life]) -> None:
@@ -254,6 +259,7 @@ class Ledger:
             return False
         for role, version in self._versions.items():
             version.rounds.append(counts[role])
+            version.total += counts[role]
             if len(version.rounds) > MAX_ROUNDS:
                 version.rounds = [
                     sum(version.rounds[at : at + 2], Counts()) for at in range(0, len(version.rounds), 2)
@@ -263,7 +269,7 @@ class Ledger:
     def evidence(self, golden: tuple[GoldenResult, ...] = ()) -> CandidateEvidence:
         """Return the evidence as it stands."""
         active = self._versions["active"]
-        known = bool(active.lives or active.before.requests or any(one.requests for one in active.rounds))
+        known = bool(active.lives or active.before.requests or active.total.requests)
         return CandidateEvidence(
             digest=self.digest,
             candidate=self._totals("candidate"),
@@ -283,6 +289,7 @@ class Ledger:
             concurrent=role == "active" and 0 < self._weight < 100,
             restarts=max(map(version.restarts, version.lives), default=0),
             out_of_memory=killed[0] if killed else "",
+            summed=version.total,
         )
 
 

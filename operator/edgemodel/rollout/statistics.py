@@ -32,8 +32,12 @@ def ratio_evidence(blocks: Iterable[tuple[float, float, float]]) -> float:
             hang together in groups of n count 1/n each, and then whatever happens within a group does no harm (Hölder's
             inequality). A limit of 0 allows none: the first bad one is proof.
     """
-    won = [0.0] * (len(WORSE) + 1)
+    by_limit: dict[float, tuple[float, float]] = {}
     for bad, total, allowed in blocks:
+        bad_before, total_before = by_limit.get(allowed, (0.0, 0.0))
+        by_limit[allowed] = (bad_before + bad, total_before + total)
+    won = [0.0] * (len(WORSE) + 1)
+    for allowed, (bad, total) in by_limit.items():
         limit = max(allowed, _LEAST)
         if limit >= _MOST or total <= 0:
             continue
