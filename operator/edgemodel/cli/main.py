@@ -26,6 +26,7 @@ COMMANDS = (
     "pause",
     "retry",
     "node",
+    "gateway",
     "operator",
     "crd",
 )

@@ -37,7 +37,6 @@ from edgemodel.node.entry import NodeSpec, read_spec
 from edgemodel.node.heartbeat import beat
 from edgemodel.node.limiter import Limiter
 from edgemodel.node.metrics import Metrics
-from edgemodel.node.probes import ProbeServer
 from edgemodel.node.rechecks import Rechecks
 from edgemodel.node.report import Report, Status
 from edgemodel.node.settings import AgentSettings
@@ -46,6 +45,7 @@ from edgemodel.node.store import Held, NodeStore
 from edgemodel.node.transfer import Transfers
 from edgemodel.node.turnstile import Turnstile
 from edgemodel.node.usage import Usage
+from edgemodel.process.probes import ProbeServer
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgemodel.node.metrics import Metrics
-from edgemodel.node.probes import ProbeServer
+from edgemodel.process.probes import ProbeServer
 from tests.unit.node.site import ask
 
 GOLDEN = Path(__file__).parents[2] / "golden/node_metrics.txt"

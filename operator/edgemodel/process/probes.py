@@ -1,4 +1,4 @@
-"""Serves ``/metrics``, ``/healthz`` and ``/readyz`` of the node agent: an HTTP/1.1 server of fifty lines.
+"""Serves ``/metrics``, ``/healthz`` and ``/readyz`` of a process without a web server of its own: HTTP/1.1 in fifty lines.
 
 aiohttp would take as much memory as everything else here does together, and http.server a thread for each connection.
 Promises: a client gets five seconds and 8 KiB for its request; at most 16 are served at a time; one answer a connection.

@@ -1,0 +1,90 @@
+"""``edgemodel gateway``: HAProxy in front of all models of a cluster, and what tells it of them."""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgemodel.cli import command
+from edgemodel.cli.command import Commands
+from edgemodel.errors import EdgeModelError, Stalled
+
+if TYPE_CHECKING:
+    from edgemodel.gateway.settings import GatewaySettings
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = command.add(
+        commands,
+        "gateway",
+        run,
+        summary="lead requests to models, in a cluster",
+        about="""
+Run by a Deployment. Starts HAProxy and tells it, from EdgeModels and their pods, where requests go. While the API server is
+away what was last known goes on.""",
+        examples="""
+edgemodel gateway --settings /etc/edgemodel/settings.json""",
+    )
+    parser.add_argument("--settings", type=Path, help="JSON file of settings")
+    parser.add_argument(
+        "--haproxy", default="haproxy", metavar="FILE", help="HAProxy's program (default: %(default)s)"
+    )
+    outside = parser.add_argument_group("outside a pod")
+    outside.add_argument("--api-server", metavar="URL", help="address of the API server")
+    outside.add_argument("--token-file", type=Path, help="holds the token to show to it")
+    outside.add_argument(
+        "--api-server-ca", type=Path, metavar="FILE", help="PEM of the authorities to trust for it"
+    )
+    outside.add_argument(
+        "--namespace", default="edgemodel-system", help="where its Secrets are (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the gateway: 0 after a wanted end, 1 after a failure, 2 for wrong settings."""
+    import logging
+
+    from edgemodel.process import logs, memory
+
+    memory.return_what_is_freed()
+    from edgemodel.gateway.settings import read_settings
+
+    logs.configure("info")
+    log = logging.getLogger("edgemodel.gateway")
+    try:
+        settings = read_settings(arguments.settings)
+        logs.configure(settings.log_level)
+        asyncio.run(_gateway(arguments, settings))
+    except Stalled as error:
+        log.error("%s", error.message)  # noqa: TRY400 - a message for a person, not a traceback
+        return 2
+    except (EdgeModelError, OSError) as error:
+        log.error("the gateway cannot run: %s", error)  # noqa: TRY400 - a message for a person, not a traceback
+        return 1
+    return 0
+
+
+async def _gateway(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    import logging
+
+    from edgemodel.gateway.api_server import ApiServer
+    from edgemodel.gateway.app import serve
+
+    if arguments.api_server:
+        api = ApiServer(
+            arguments.api_server,
+            namespace=arguments.namespace,
+            token_file=arguments.token_file,
+            ca=arguments.api_server_ca,
+        )
+    else:
+        api = ApiServer.in_cluster()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with api:
+        port = await serve(settings, api, stop=stop, binary=arguments.haproxy)
+    logging.getLogger("edgemodel.gateway").info("ended", extra={"port": port})

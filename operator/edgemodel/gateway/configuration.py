@@ -1,0 +1,303 @@
+"""From routes to the text of HAProxy's configuration and the files that it names. Pure; the same routes give the same text.
+
+One frontend takes what comes by the models' own ports, one what comes by path. Both find the model in a map, draw whether
+the candidate gets the request, and hand it to one of the model's two backends. Which pods stand in a backend, and the
+candidate's part, are in here as well, so that a fresh HAProxy begins with the truth; changes of those go by its runtime API
+(``changes``). Written for HAProxy 2.6; each directive is in its Configuration Manual.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgemodel.gateway.routes import Access, Route, Server
+
+CHECK = "check inter 500ms fall 2 rise 1 observe layer7 error-limit 20 on-error mark-down"
+"""A connection twice a second: a node that is gone is out within two seconds, whoever else knows of it. Twenty failures in a
+row of a pod whose port still answers take it out until the next check."""
+ACTIVE, CANDIDATE = "active", "candidate"
+SPARE = "spare-"
+"""Begins the name of an active pod's entry in the candidate's backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where HAProxy and its agent meet, and where it listens."""
+
+    folder: str
+    """Holds the sockets and all files."""
+    http_port: int = 8080
+    https_port: int = 8443
+    metrics_port: int = 8404
+    ipv6: bool = False
+    """Take requests that come by IPv6, too."""
+    threads: int | None = None
+    buffer_bytes: int = 32768
+    """A request that fits is sent again to another pod when the first one dies before it answers."""
+    max_connections: int = 4096
+
+    def at(self, port: int) -> str:
+        """Return the address of a ``bind`` line."""
+        return f":::{port} v4v6" if self.ipv6 else f"*:{port}"
+
+    @property
+    def runtime_socket(self) -> str:
+        """HAProxy's runtime API."""
+        return f"{self.folder}/haproxy.sock"
+
+    @property
+    def master_socket(self) -> str:
+        """The master process's."""
+        return f"{self.folder}/master.sock"
+
+    @property
+    def weights(self) -> str:
+        """The map from a model to its candidate's part."""
+        return f"{self.folder}/weights.map"
+
+
+def files(routes: Iterable[Route], place: Place, certificate: str = "") -> dict[str, str]:
+    """Return all files by name: ``haproxy.cfg``, and those that it names.
+
+    Args:
+        routes: what to lead to.
+        place: where.
+        certificate: PEM of certificate chain and key of the entry by TLS; empty for none.
+    """
+    routes = tuple(routes)
+    found = {
+        "weights.map": _map((route.key, str(route.weight)) for route in routes),
+        "ports.map": _map((str(route.port), route.key) for route in routes),
+        "routes.map": _map((route.key, route.backend) for route in routes),
+    }
+    listed = [f"{place.folder}/tls.pem"]
+    for route in routes:
+        access = route.access
+        if access is not None and access.tokens:
+            found[tokens_file(access)] = "".join(f"{token}\n" for token in access.tokens)
+        if access is not None and access.client_ca and certificate:
+            found[authorities_file(access)] = access.client_ca
+            authorities = f"[ca-file {place.folder}/{authorities_file(access)} verify optional]"
+            listed.append(f"{place.folder}/tls.pem {authorities} {server_name(route)}")
+    if certificate:
+        found |= {"tls.pem": certificate, "certificates.list": "".join(f"{line}\n" for line in listed)}
+    return found | {"haproxy.cfg": _configuration(routes, place, tls=bool(certificate))}
+
+
+def server_name(route: Route) -> str:
+    """Return the TLS server name by which clients with a certificate come: only there are its authorities believed."""
+    return f"{route.name}.{route.namespace}"
+
+
+def tokens_file(access: Access) -> str:
+    """Return the name of the file with a model's tokens, which changes with them."""
+    return f"tokens-{_short(chr(10).join(access.tokens or ()))}.lst"
+
+
+def authorities_file(access: Access) -> str:
+    """Return the name of the file with a model's authorities, which changes with them."""
+    return f"authorities-{_short(access.client_ca or '')}.pem"
+
+
+def server_line(server: Server, route: Route) -> str:
+    """Return address and options of a server, as configuration and runtime API both take them."""
+    address = f"[{server.address}]" if ":" in server.address else server.address
+    limit = f" maxconn {route.max_inflight}" if route.max_inflight else ""
+    return f"{address}:{server.port} {CHECK}{limit}"
+
+
+def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str:
+    return "\n".join(
+        [
+            _global(place),
+            _defaults(),
+            _exporter(place),
+            _by_port(routes, place),
+            _by_path(place, tls=tls),
+            *(_backends(route, place) for route in routes),
+        ]
+    )
+
+
+def _global(place: Place) -> str:
+    threads = f"\n    nbthread {place.threads}" if place.threads else ""
+    return f"""\
+global
+    stats socket {place.runtime_socket} mode 600 level admin expose-fd listeners
+    stats timeout 1h
+    # Longer than any request may take.
+    hard-stop-after 330s
+    maxconn {place.max_connections}
+    tune.bufsize {place.buffer_bytes}{threads}
+    ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
+    # A session that is resumed under another server name would bring its client certificate along: none is resumed.
+    tune.ssl.cachesize 0
+"""
+
+
+def _defaults() -> str:
+    return f"""\
+defaults
+    mode http
+    balance leastconn
+    timeout connect 1s
+    timeout check 500ms
+    timeout client 60s
+    timeout server 300s
+    timeout queue 5s
+    timeout http-request 30s
+    timeout http-keep-alive 60s
+    # After a reload a connection is closed behind its next answer, never under a request.
+    option idle-close-on-response
+    # A request is sent again only if all of it is still here.
+    option http-buffer-request
+    # An inference changes nothing: it may be asked of another pod.
+    option redispatch 1
+    retries 3
+    retry-on conn-failure empty-response
+    # Who waits for the answer of a node that is gone finds out within seconds, and asks another.
+    option srvtcpka
+    srvtcpka-idle 2s
+    srvtcpka-intvl 1s
+    srvtcpka-cnt 3
+    default-server init-addr last,none pool-purge-delay 30s
+    {_error(400, "this is not HTTP")}
+    {_error(408, "the request did not come in time")}
+    {_error(502, "the pod broke off, or did not answer in HTTP")}
+    {_error(503, "no pod is free for it, or none answers; try again", "Retry-After 1")}
+    {_error(504, "the pod took too long")}
+"""
+
+
+def _error(code: int, text: str, header: str = "") -> str:
+    body = json.dumps({"error": f"gateway: {text}"})
+    name, _, value = header.partition(" ")
+    extra = f' hdr {name} "{value}"' if header else ""
+    return f"http-error status {code} content-type application/json string '{body}'{extra}"
+
+
+def _exporter(place: Place) -> str:
+    return f"""\
+frontend exporter
+    bind {place.at(place.metrics_port)}
+    http-request use-service prometheus-exporter if {{ path /metrics }}
+    http-request return status 404 content-type text/plain string "/metrics is what there is" unless {{ path /metrics }}
+"""
+
+
+def _by_port(routes: tuple[Route, ...], place: Place) -> str:
+    binds = "".join(f"    bind {place.at(route.port)}\n" for route in routes)
+    if not routes:
+        return ""
+    return f"""\
+frontend by-port
+{binds}    http-request set-var(txn.route) dst_port,map({place.folder}/ports.map)
+{_choice(place)}"""
+
+
+def _by_path(place: Place, *, tls: bool) -> str:
+    secure = (
+        f"    bind {place.at(place.https_port)} ssl crt-list {place.folder}/certificates.list alpn h2,http/1.1\n"
+        if tls
+        else ""
+    )
+    body = json.dumps(
+        {"error": "gateway: no such model here; expected /<namespace>/<name>/v2/…"}, ensure_ascii=True
+    )
+    missing = f"http-request return status 404 content-type application/json string '{body}'"
+    return f"""\
+frontend by-path
+    bind {place.at(place.http_port)}
+{secure}    http-request set-var(txn.namespace) path,field(2,/)
+    http-request set-var(txn.name) path,field(3,/)
+    http-request set-var-fmt(txn.route) %[var(txn.namespace)]/%[var(txn.name)]
+    {missing} unless {{ var(txn.route),map({place.folder}/routes.map) -m found }}
+    http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1
+    # What else a pod answers, its metrics say, is nobody's business out here.
+    {missing} unless {{ path /v2 }} or {{ path_beg /v2/ }}
+{_choice(place)}"""
+
+
+def _choice(place: Place) -> str:
+    return f"""\
+    http-request set-var(txn.backend) var(txn.route),map({place.folder}/routes.map)
+    http-request set-var(txn.weight) var(txn.route),map_str_int({place.weights},0)
+    use_backend %[var(txn.backend)].{CANDIDATE} if {{ rand(100),sub(txn.weight) lt 0 }}
+    use_backend %[var(txn.backend)].{ACTIVE}
+"""
+
+
+def _backends(route: Route, place: Place) -> str:
+    rules = _rules(route, place)
+    active = "".join(_server(server, route) for server in route.active)
+    candidate = "".join(_server(server, route) for server in route.candidate)
+    # Where the candidate's pods are gone the version that is known to be good takes their part.
+    spare = "".join(_server(server, route, backup=True) for server in route.active)
+    return f"""\
+backend {route.backend}.{ACTIVE}
+{rules}{active}
+backend {route.backend}.{CANDIDATE}
+{rules}    option allbackups
+{candidate}{spare}"""
+
+
+def _server(server: Server, route: Route, *, backup: bool = False) -> str:
+    closed = "" if server.taking else " weight 0"
+    name = f"{SPARE}{server.name}" if backup else server.name
+    return f"    server {name} {server_line(server, route)}{' backup' if backup else ''}{closed}\n"
+
+
+def _rules(route: Route, place: Place) -> str:
+    lines = [f"timeout queue {max(1, round(route.queue_seconds * 1000))}ms"]
+    if route.access is not None:
+        lines += _guard(route.access, route, place)
+    full = json.dumps({"error": "gateway: too many requests wait already; try again"})
+    lines.append(
+        f"http-request return status 503 content-type application/json string '{full}' hdr Retry-After 1 "
+        f"if {{ queue ge {max(1, route.queue_limit)} }}"
+    )
+    if route.sticky:
+        # Nothing to remember: the same after a reload, and in every pod of the gateway.
+        lines += ["balance source", "hash-type consistent"]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _guard(access: Access, route: Route, place: Place) -> list[str]:
+    def refusal(code: int, text: str, condition: str, header: str = "") -> str:
+        body = json.dumps({"error": f"gateway: {text}"})
+        answer = f"http-request return status {code} content-type application/json string '{body}'{header}"
+        return f"{answer} {condition}".rstrip()
+
+    if access.closed:
+        return [refusal(403, "nobody may call this model: its access Secret is missing or empty", "")]
+    lines = []
+    if access.tokens is not None:
+        lines.append(
+            refusal(
+                401,
+                "a bearer token is needed that this model knows",
+                f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {place.folder}/{tokens_file(access)} }}"
+                if access.tokens
+                else "",
+                ' hdr WWW-Authenticate "Bearer"',
+            )
+        )
+    if access.client_ca is not None:
+        lines.append(
+            refusal(
+                403,
+                f"a client certificate is needed, by TLS and the server name {server_name(route)}",
+                f"unless {{ ssl_fc_sni -m str {server_name(route)} }} {{ ssl_c_used }} {{ ssl_c_verify 0 }}",
+            )
+        )
+    # What let the caller in is not the model's business.
+    return [*lines, "http-request del-header authorization"] if access.tokens is not None else lines
+
+
+def _map(entries: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{key} {value}\n" for key, value in entries)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
