@@ -23,6 +23,7 @@ from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.ports import Ports
 from edgemodel.errors import Stalled, Transient
 from edgemodel.reconcile.observed import Judged, Observed, Settings, Unresolved
+from edgemodel.rollout.evidence import CandidateEvidence
 from tests.simulators.apiserver import ApiServerSimulator, Fault
 from tests.simulators.publisher import Publisher
 from tests.simulators.registry import RegistrySimulator
@@ -40,11 +41,30 @@ REPLICA_SET = {
 POD = {"labels": {**LABELS, "edgemodel.io/digest": "0123456789abcdef"}, "ownerReferences": [REPLICA_SET]}
 
 
+class Watched:
+    """Takes down what it is shown, and knows the same of every candidate."""
+
+    def __init__(self) -> None:
+        self.pods: list[int] = []
+        self.forgotten: list[tuple[str, str]] = []
+        self.known = CandidateEvidence("sha256:candidate")
+
+    def observe(self, observed: Observed) -> CandidateEvidence:
+        self.pods.append(len(observed.pods))
+        return self.known
+
+    def forget(self, namespace: str, name: str) -> None:
+        self.forgotten.append((namespace, name))
+
+
 class World:
     """One EdgeModel on a simulated API server, its artifact on a simulated registry."""
 
-    def __init__(self, server: ApiServerSimulator, registry: RegistrySimulator, gatherer: Gatherer) -> None:
+    def __init__(
+        self, server: ApiServerSimulator, registry: RegistrySimulator, gatherer: Gatherer, watched: Watched
+    ) -> None:
         self.server = server
+        self.watched = watched
         self.registry = registry
         self.gatherer = gatherer
         self.digest = Publisher(registry).publish("models/detector", "stable", keys=(KEY,))
@@ -91,7 +111,9 @@ async def world(server: ApiServerSimulator, api: ApiServer) -> AsyncIterator[Wor
         async with Connections(registries) as connections:
             cache = ArtifactCache(connections, changed=lambda *_: None)
             settings = Settings(server_image="server:1", node_image="node:1")
-            yield World(server, registry, Gatherer(api, cache, settings=settings, registries=registries))
+            watched = Watched()
+            gatherer = Gatherer(api, cache, settings=settings, registries=registries, evidence=watched)
+            yield World(server, registry, gatherer, watched)
             await cache.close()
 
 
@@ -99,6 +121,17 @@ async def test_a_model_that_is_gone_or_going_is_nothing(world: World) -> None:
     assert await world.gatherer.gather("vision", "absent") is None
     world.server.objects[MODEL]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert await world.gatherer.gather("vision", "detector") is None
+
+
+async def test_what_is_known_of_a_candidate_is_there_and_is_forgotten_with_its_model(world: World) -> None:
+    world.server.put(f"{CORE}/pods/detector-01234567-x-y", {"metadata": POD})
+    world.server.put(f"{CORE}/pods/detector-01234567-x-z", {"metadata": {**POD, "ownerReferences": []}})
+    assert (await world.gathered()).evidence is world.watched.known
+    assert world.watched.pods == [1]
+    assert world.watched.forgotten == []
+    world.server.objects[MODEL]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    await world.gatherer.gather("vision", "detector")
+    assert world.watched.forgotten == [("vision", "detector")]
 
 
 async def test_a_policy_whose_key_may_not_be_read_holds_up_nothing_but_what_it_governs(world: World) -> None:
