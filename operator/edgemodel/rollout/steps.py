@@ -19,7 +19,7 @@ from edgemodel.api.rollout import RolloutStatus
 from edgemodel.rollout.facts import Seen, Wanted
 
 LISTEN_SECONDS = 10.0
-"""How long silence must be listened to, unless the step is shorter."""
+"""How long silence must be listened to: on golden samples always, on requests unless the step is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,7 @@ def _opened(wanted: Wanted, at: RolloutStatus, version: Seen, now: datetime, *, 
     if at.step_since is None:
         at = at.model_copy(update={"step_since": now})
     if version.golden == "Inconclusive":
-        patience = min(LISTEN_SECONDS, wanted.steps[-1][1])
-        waits = patience - min(elapsed(at, now), version.watched)
+        waits = LISTEN_SECONDS - min(elapsed(at, now), version.watched)
         if waits > 0:
             return Moved(at, due=now.timestamp() + min(waits, 1.0))
         if wanted.on_no_data == "RollBack":
@@ -125,7 +124,8 @@ def _judged(wanted: Wanted, at: RolloutStatus, version: Seen, now: datetime) -> 
     if version.gate != "Pass":
         if wanted.on_no_data == "Hold":
             return Moved(at, inconclusive=True)
-        unheard = min(LISTEN_SECONDS, pause) - version.watched
+        least = 1.0 if wanted.on_no_data == "RollBack" else 0.0  # nothing was ever asked of a step that has just begun
+        unheard = max(min(LISTEN_SECONDS, pause), least) - version.watched
         if unheard > 0:
             return Moved(at, due=now.timestamp() + min(unheard, 1.0))
         if wanted.on_no_data == "RollBack":
