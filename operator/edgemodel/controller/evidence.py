@@ -7,7 +7,8 @@ Promises
   no redirects, no proxy, no cookies.
 * Reading takes a tenth of one core at most: with many models that change at once, rounds come less often. Counters lose
   nothing by it.
-* A pass is asked for when there is something new, once a round at most.
+* A pass is asked for when a verdict changed or its samples doubled, once a round at most: a candidate that is held for hours
+  on a busy site costs no passes.
 
 Everything is in memory. After a restart of the operator evidence begins anew, and ``CandidateEvidence.since`` says so.
 Leaves to others: which pods there are (passes tell), counting (``rollout.evidence``), judging (``rollout.gate``).
@@ -32,7 +33,10 @@ from edgemodel.reconcile.deployment import PORT
 from edgemodel.reconcile.observed import Observed
 from edgemodel.reconcile.pods import clean
 from edgemodel.reconcile.servers import Server, read_server
+from edgemodel.reconcile.verdicts import limits
+from edgemodel.reconcile.wanted import steps
 from edgemodel.rollout.evidence import CandidateEvidence, GoldenResult, Ledger, Role, Sample
+from edgemodel.rollout.gate import GateLimits, judge
 from edgemodel.rollout.server_metrics import NotMetrics, read_sample
 
 log = logging.getLogger(__name__)
@@ -61,8 +65,22 @@ class _Trial:
     """What the label ``version`` holds."""
     servers: dict[Role, tuple[Server, ...]]
     read_at: float
+    limits: GateLimits = field(default_factory=GateLimits)
+    told: tuple[object, ...] = ()
+    """Verdicts for which a pass was asked for."""
+    told_samples: int = 0
     golden: dict[str, GoldenResult] = field(default_factory=dict)
     """By the pod's uid."""
+
+    def news(self) -> bool:
+        """Say whether the evidence is worth a pass, and take it for told."""
+        found = self.evidence()
+        verdicts = tuple((one.name, one.result) for one in judge(self.limits, found.candidate, found.active))
+        samples = found.candidate.total.requests
+        if verdicts == self.told and self.told_samples <= samples < 2 * max(1, self.told_samples):
+            return False
+        self.told, self.told_samples = verdicts, samples
+        return True
 
     def evidence(self) -> CandidateEvidence:
         present = {server.uid for server in self.servers.get("candidate", ())}
@@ -106,6 +124,11 @@ class Evidence:
         if trial is None or trial.ledger.digest != candidate.digest:
             ledger = Ledger(candidate.digest)
             trial = self._trials[key] = _Trial(ledger, model.metadata.name, {}, {}, self._clock())
+        trial.limits = limits(model.spec.rollout.gate, len(steps(model.spec.rollout)))
+        rollout = model.status.rollout
+        step = (rollout.step, rollout.step_since) if rollout is not None else None
+        # Before pods are looked at: what ended since the last look has ended in this step.
+        trial.ledger.begin(step, rollout.weight if rollout is not None else 0, self._wall())
         servers = [server for pod in observed.pods if (server := read_server(pod, self._port)) is not None]
         slots: tuple[tuple[Role, Any], ...] = (("candidate", candidate), ("active", active))
         for role, slot in slots:
@@ -114,9 +137,6 @@ class Evidence:
             trial.servers[role] = own
             trial.versions[role] = shown_version(slot) if slot is not None else ""
             trial.ledger.see(role, {server.uid: server.life for server in own})
-        rollout = model.status.rollout
-        step = (rollout.step, rollout.step_since) if rollout is not None else None
-        trial.ledger.begin(step, rollout.weight if rollout is not None else 0, self._wall())
         self._wake.set()
         return trial.evidence()
 
@@ -168,7 +188,9 @@ class Evidence:
         read: dict[Role, dict[str, Sample | None]] = {"candidate": {}, "active": {}}
         for (role, server), sample in zip(asked, samples, strict=True):
             read[role][server.uid] = sample
-        news = trial.ledger.add(read, seconds)
+        began = time.perf_counter()
+        news = trial.ledger.add(read, seconds) and trial.news()
+        self._worked += time.perf_counter() - began
         for server, result in zip(untold, told, strict=True):
             if result is not None:
                 trial.golden[server.uid] = result

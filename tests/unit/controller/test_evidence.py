@@ -160,6 +160,26 @@ async def test_what_both_versions_answered_is_counted_and_a_pass_is_asked_for(si
     assert found.active.concurrent
 
 
+async def test_a_pass_is_asked_for_when_a_verdict_changes_and_each_time_samples_have_doubled(
+    site: Site,
+) -> None:
+    new, old = site.pod("new", "2"), site.pod("old", "1")
+    site.observe()
+    asked = []
+    for number in (0, 40, 0, 5, 40, 10, 10, 100):
+        new.answer(number)
+        old.answer(9 * number)
+        await site.evidence.round()
+        asked.append(site.passes())
+    # The first is for golden samples; 45 are fewer than twice 40; with 85 there are enough.
+    assert asked == [1, 1, 0, 0, 1, 0, 0, 1]
+    for _ in range(3):
+        new.answer(30, code="500")
+        await site.evidence.round()
+        asked.append(site.passes())
+    assert asked[-3:] == [1, 0, 0]
+
+
 async def test_golden_samples_are_asked_for_once_of_each_pod_of_the_candidate(site: Site) -> None:
     new, other, old = site.pod("new", "2"), site.pod("other", "2"), site.pod("old", "1")
     failure = {"sample": "a", "output": "scores", "message": "0.4\u202e instead of 0.9"}
