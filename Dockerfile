@@ -117,7 +117,8 @@ ENTRYPOINT ["python3", "-m", "inference_server"]
 FROM runtime AS gateway
 COPY --from=haproxy /out /
 COPY --from=edgemodel-source /out/app /app
-RUN ["/usr/sbin/haproxy", "-vv"]
+ENV PATH=/app/bin:/opt/venv/bin:/usr/sbin:/usr/local/bin:/usr/bin:/bin
+RUN ["haproxy", "-vv"]
 RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.gateway.app"]
 LABEL org.opencontainers.image.title=edgemodel-gateway
 USER 65532:65532
