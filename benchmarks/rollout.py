@@ -1,11 +1,11 @@
 """What clients notice of rollouts, rollbacks, deaths and drains: at 600 requests/s, 50,000 requests for each scenario.
 
 Two nodes and two gateways on this machine; every answer is held against what ONNX Runtime says of the version named in it.
-The goals are no failed and no wrong answer anywhere but where the strategy says that service pauses (StopFirst), at most
-3 s from a verdict to the last answer of the version that was taken back, and at most 15 s from a candidate's first crash to
-its being taken back. A candidate that answers 500 to some requests is found out by these answers, so there are some: how many
-is stated. When HAProxy itself is killed the requests on its connections are lost: clients here send those once
-more, as HTTP clients do with what may be repeated, and how many that were is stated.
+The goals are no failed and no wrong answer anywhere but where the strategy says that service pauses (StopFirst), at
+most 3 s from a verdict to the last answer of the version that was taken back, and at most 15 s from a candidate's first
+crash to its being taken back. A candidate that answers 500 to some requests is found out by these answers, so there are
+some: how many is stated. When HAProxy itself is killed the requests on its connections are lost: clients here send
+those once more, as HTTP clients do with what may be repeated, and how many that were is stated.
 """
 
 import os
