@@ -17,7 +17,7 @@ from edgemodel.rollout.server_metrics import read_sample
 from inference_server.metrics import Metrics
 from tests.simulators.traffic import ALIKE, SITES, SURGE, Site, Version, alike, rollout
 
-TRIES = 40
+TRIES = 20
 GOOD = Version()
 WORSE = {
     "2_percent_errors": replace(GOOD, errors=0.02),
