@@ -122,10 +122,13 @@ def test_a_difference_is_never_negative_and_never_more_than_the_later_reading(
 ) -> None:
     counts = difference(one, two)
     assert 0 <= counts.requests <= two.requests
-    assert 0 <= counts.errors <= two.errors
+    assert 0 <= counts.errors <= min(two.errors, counts.requests)
     assert 0 <= counts.timed <= two.timed
     assert counts.bounds == two.bounds
     assert all(0 <= below <= later for below, later in zip(counts.below, two.below, strict=True))
+    assert list(counts.below) == sorted(counts.below)
+    assert all(below <= counts.timed for below in counts.below)
+    assert all(0 <= counts.slower(bound) <= 1 for bound in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0))
 
 
 @given(

@@ -156,7 +156,18 @@ class Evidence:
 
     async def round(self) -> None:
         """Read every pod of every candidate, and of the active version beside it, once."""
-        await asyncio.gather(*(self._read(key, trial) for key, trial in list(self._trials.items())))
+        trials = list(self._trials.items())
+        ended = await asyncio.gather(
+            *(self._read(key, trial) for key, trial in trials), return_exceptions=True
+        )
+        for (key, _), error in zip(trials, ended, strict=True):
+            if isinstance(error, Exception):
+                # A mistake of ours, met by what one model's pods wrote: it must not end the operator of all the others.
+                log.error(
+                    "evidence not read",
+                    extra={"namespace": key.namespace, "object": key.name},
+                    exc_info=error,
+                )
 
     async def close(self) -> None:
         """Close all connections."""

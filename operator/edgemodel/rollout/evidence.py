@@ -16,6 +16,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 PATIENCE = 3
@@ -294,24 +295,25 @@ class Ledger:
 
 
 def difference(earlier: Sample, later: Sample) -> Counts:
-    """Return what was answered between two readings of one pod; all of the later one if the counters began anew."""
-    anew = (
-        (earlier.started is not None and later.started is not None and earlier.started != later.started)
-        or later.bounds[: len(earlier.bounds)] != earlier.bounds[: len(later.bounds)]
-        or later.requests < earlier.requests
-        or later.errors < earlier.errors
-        or later.timed < earlier.timed
-        or any(after < before for before, after in zip(earlier.below, later.below, strict=False))
-    )
-    if anew:
-        earlier = Sample()
-    before = earlier.below or (0,) * len(later.below)
-    if len(before) != len(later.below):
-        before = (0,) * len(later.below)
-    return Counts(
-        later.requests - earlier.requests,
-        later.errors - earlier.errors,
-        later.timed - earlier.timed,
-        later.bounds,
-        tuple(map(int.__sub__, later.below, before)),
-    )
+    """Return what was answered between two readings of one pod; all of the later one if the counters began anew.
+
+    They did if any of them fell, or if the differences do not fit together: more errors than requests, a bucket of more than
+    all.
+    """
+    restarted = None not in (earlier.started, later.started) and earlier.started != later.started
+    if not restarted and (later.bounds == earlier.bounds or not earlier.timed):
+        before = earlier.below if earlier.timed else (0,) * len(later.below)
+        since = Counts(
+            later.requests - earlier.requests,
+            later.errors - earlier.errors,
+            later.timed - earlier.timed,
+            later.bounds,
+            tuple(map(int.__sub__, later.below, before)),
+        )
+        if 0 <= since.errors <= since.requests and _ascending((0, *since.below, since.timed)):
+            return since
+    return Counts(later.requests, later.errors, later.timed, later.bounds, later.below)
+
+
+def _ascending(numbers: tuple[int, ...]) -> bool:
+    return all(one <= next_one for one, next_one in pairwise(numbers))

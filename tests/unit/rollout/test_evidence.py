@@ -11,6 +11,7 @@ from edgemodel.rollout.evidence import (
     GoldenResult,
     Ledger,
     Life,
+    Role,
     Sample,
     difference,
 )
@@ -52,11 +53,17 @@ def test_what_was_answered_before_the_first_reading_does_not_count() -> None:
 def test_counters_that_begin_anew_count_from_zero() -> None:
     assert difference(sample(100), sample(4, errors=1)).requests == 4
     assert difference(sample(100, errors=5), sample(120, errors=2)) == Counts(120, 2, 120, BOUNDS, (120, 120))
-    assert difference(sample(100, slow=90), sample(101)).requests == 1
+    assert difference(sample(100, slow=90), sample(101, slow=90)).requests == 1
     # More requests than before, yet by another process.
     assert difference(sample(100, started=1.0), sample(150, started=2.0)).requests == 150
     # Buckets that fell though the total did not.
     assert difference(sample(100), sample(110, slow=105)).requests == 110
+
+
+def test_differences_that_do_not_fit_together_are_those_of_counters_that_began_anew() -> None:
+    assert difference(Sample(10, 0), Sample(11, 5)) == Counts(11, 5)
+    bucket_of_more_than_all = difference(Sample(10, 0, 10, (0.1,), (5,)), Sample(11, 0, 11, (0.1,), (9,)))
+    assert bucket_of_more_than_all == Counts(11, 0, 11, (0.1,), (9,))
 
 
 def test_a_server_of_another_release_in_the_same_pod_counts_from_zero() -> None:
@@ -95,7 +102,7 @@ def test_a_round_waits_for_a_pod_that_is_silent_and_both_versions_with_it() -> N
 
 def test_a_pod_that_stays_silent_is_left_out_and_loses_nothing_when_it_comes_back() -> None:
     made = ledger(candidates=("c", "d"))
-    both = {"candidate": {"c": sample(0), "d": sample(0)}, "active": {}}
+    both: dict[Role, dict[str, Sample | None]] = {"candidate": {"c": sample(0), "d": sample(0)}, "active": {}}
     made.add(both, 1.0)
     for turn in range(PATIENCE):
         made.add({"candidate": {"c": sample(10 * turn + 10), "d": None}, "active": {}}, 1.0)
