@@ -5,6 +5,7 @@ Each of them is an annotation or a field that ``kubectl`` can set as well; the o
 
 import argparse
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,10 @@ def _run(arguments: argparse.Namespace, change: Change) -> int:
         )
     else:
         output.fields([("edgemodel", f"{arguments.namespace}/{arguments.name}"), ("asked for", words)])
+        same = json.dumps(patch, separators=(",", ":"))
+        output.note(
+            f"The same by kubectl: kubectl patch em {arguments.name} -n {arguments.namespace} --type merge -p '{same}'"
+        )
         output.note(
             f"To see what comes of it: kubectl get em {arguments.name} -n {arguments.namespace} --watch"
         )
@@ -96,4 +101,6 @@ async def _edit(arguments: argparse.Namespace, change: Change) -> tuple[Object, 
         patch.setdefault("metadata", {})["resourceVersion"] = model["metadata"]["resourceVersion"]
         await api.merge(EDGE_MODEL, arguments.namespace, arguments.name, patch)
         del patch["metadata"]["resourceVersion"]
+        if not patch["metadata"]:
+            del patch["metadata"]
     return patch, words

@@ -108,6 +108,27 @@ async def test_retry_asks_with_a_new_value_each_time(
     assert annotations(server)["edgemodel.io/retry"] != first
 
 
+async def test_retry_takes_the_order_away_that_keeps_the_version_back(
+    run: Run, server: ApiServerSimulator, words: list[object]
+) -> None:
+    put(server, slots={"active": OLD, "candidate": NEW})
+    assert (await run("rollback", *words)).code == 0
+    server.objects[PATH]["status"] = {"rolledBack": {**NEW, "reason": "Manual"}}
+    assert (await run("retry", *words)).code == 0
+    assert server.writes[-1].body["metadata"]["annotations"]["edgemodel.io/rollback"] is None
+
+
+async def test_what_was_done_is_told_as_kubectl_would_do_it(
+    run: Run, server: ApiServerSimulator, words: list[object]
+) -> None:
+    put(server)
+    done = await run("pause", *words)
+    assert (
+        'kubectl patch em detector -n vision --type merge -p \'{"spec":{"rollout":{"paused":true}}}\''
+        in done.err
+    )
+
+
 async def test_retry_needs_a_rollback(run: Run, server: ApiServerSimulator, words: list[object]) -> None:
     put(server)
     assert (await run("retry", *words)).code == exit_codes.STALLED
