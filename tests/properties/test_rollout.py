@@ -301,7 +301,7 @@ WORLDS = st.sampled_from([World, serving])
 
 
 @given(WORLDS, st.lists(EVENTS, min_size=10, max_size=80))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_every_promise_holds_and_every_run_comes_to_rest(
     begin: Callable[[], World], events: list[tuple[str, object]]
 ) -> None:
@@ -325,7 +325,7 @@ def test_every_promise_holds_and_every_run_comes_to_rest(
 
 
 @given(WORLDS, st.lists(EVENTS, min_size=10, max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_healthy_target_always_gets_to_serve(
     begin: Callable[[], World], events: list[tuple[str, object]]
 ) -> None:
