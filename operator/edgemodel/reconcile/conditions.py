@@ -165,7 +165,8 @@ def _rolled_back(view: View) -> Told:
     if taken_back is None:
         return "False", Reason.NONE, "Nothing was taken back."
     reason = reason_of(taken_back.reason)
-    message = f"{taken_back.digest[:19]} was taken back: {sentence(taken_back.message)} {view.what_serves} {retry(taken_back)}"
+    why, again = sentence(taken_back.message), retry(taken_back)
+    message = f"{taken_back.digest[:19]} was taken back: {why} {view.what_serves} {again}"
     return "True", (Reason.LOAD_FAILED if reason in LOAD_REASONS else reason), message
 
 

@@ -109,8 +109,8 @@ def _progress_of(view: View, candidate: VersionView, active: VersionView | None)
     at = view.step.rollout
     if at is not None and at.step > 0:
         if view.spec.rollout.strategy == "Canary" and at.weight < 100:
-            message = f"Step {at.step} of {at.steps}: {candidate.name} gets {at.weight} % of the requests, {active.name} the others."
-            return "True", Reason.CANARY, message + why
+            share = f"{candidate.name} gets {at.weight} % of the requests, {active.name} the others."
+            return "True", Reason.CANARY, f"Step {at.step} of {at.steps}: {share}{why}"
         message = (
             f"{capital(candidate.name)} gets all requests and is watched; {active.name} could take them back."
         )

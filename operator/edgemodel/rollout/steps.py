@@ -124,7 +124,8 @@ def _judged(wanted: Wanted, at: RolloutStatus, version: Seen, now: datetime) -> 
     if version.gate != "Pass":
         if wanted.on_no_data == "Hold":
             return Moved(at, inconclusive=True)
-        least = 1.0 if wanted.on_no_data == "RollBack" else 0.0  # nothing was ever asked of a step that has just begun
+        # Nothing was ever asked of a step that has just begun.
+        least = 1.0 if wanted.on_no_data == "RollBack" else 0.0
         unheard = max(min(LISTEN_SECONDS, pause), least) - version.watched
         if unheard > 0:
             return Moved(at, due=now.timestamp() + min(unheard, 1.0))
