@@ -22,7 +22,7 @@ from edgemodel.node.store import NodeStore
 from edgemodel.node.transfer import Transfers
 from edgemodel.node.turnstile import Turnstile
 from tests.simulators.registry import RegistrySimulator
-from tests.unit.artifact.artifacts import KEY, OTHER_KEY, POLICY, publish
+from tests.unit.artifact.artifacts import KEY, OTHER_KEY, POLICY, RELEASE, publish
 from tests.unit.artifact.registry_client import SHORT
 from tests.unit.node.site import NODE, entry, spec, until
 
@@ -111,6 +111,16 @@ async def test_a_model_comes_and_a_pod_that_waits_gets_it(node, published):
         assert (directory / path).read_bytes() == content
     line = node.lines()[published.pinned.digest]
     assert (line.state, line.reason, line.kind, line.bytes) == ("Ready", "Pulled", "Full", line.total)
+
+
+async def test_a_version_whose_files_are_all_here_already_came_in_no_way(node, registry, published):
+    node.take(spec(entry(published)))
+    await node.state(published, "Ready")
+    again = publish(registry, FILES, tag="v2", release=replace(RELEASE, version="2", sequence=99))
+    assert again.pinned.digest != published.pinned.digest
+    node.take(spec(entry(published), entry(again, role="Candidate")))
+    line = await node.state(again, "Ready")
+    assert (line.kind, line.saved_bytes, line.bytes) == ("", 0, line.total)
 
 
 async def test_a_pod_that_is_quicker_than_the_edge_node_waits_a_little(tmp_path, registry, published):
