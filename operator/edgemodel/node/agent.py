@@ -46,6 +46,7 @@ from edgemodel.node.store import Held, NodeStore
 from edgemodel.node.transfer import Transfers
 from edgemodel.node.turnstile import Turnstile
 from edgemodel.node.usage import Usage
+from edgemodel.process import memory
 
 log = logging.getLogger(__name__)
 
@@ -304,6 +305,7 @@ class Agent:
         """Keep the store in order, and know how full it is: after each change and once an hour."""
         while True:
             await self._keep_order()
+            await asyncio.to_thread(memory.give_back)
             try:
                 async with asyncio.timeout(COLLECT_SECONDS):
                     await self._collect.wait()
