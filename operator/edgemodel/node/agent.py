@@ -133,6 +133,7 @@ class Agent:
                 kubelet_dir=self._kubelet_dir,
                 node_name=self._api.node,
                 models=self._store.root / "models",
+                aside=self._store.root / "aside",
             )
             await self._probes.start(self._settings.host, self._settings.port)
             log.info("listening", extra={"port": self._probes.port, "version": __version__})
