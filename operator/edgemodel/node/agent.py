@@ -260,6 +260,7 @@ class Agent:
 
     def _heard(self) -> None:
         self.metrics.heard.set_to_current_time()
+        self._report.changed()  # what the kubelet said of the driver; nothing is written when all is as it was
 
     def _count(self, state: str) -> float:
         return sum(line.state == state for line in self._board.lines())
@@ -296,7 +297,12 @@ class Agent:
             if full
             else ("DiskPressure", "False", Reason.NONE, "models fit into the store")
         )
-        ready: Statement = ("Ready", "True", Reason.SERVING, "models are delivered and mounted here")
+        unregistered = self._csi.problem if self._csi is not None else ""
+        ready: Statement = (
+            ("Ready", "False", Reason.NO_AGENT, f"the kubelet did not register the driver: {unregistered}")
+            if unregistered
+            else ("Ready", "True", Reason.SERVING, "models are delivered and mounted here")
+        )
         generation, now = self._generation or None, self._api.now()
         return list(merge(self._conditions, [ready, pressure], generation=generation, now=now))
 

@@ -33,7 +33,17 @@ ANOTHER = {"model.onnx": b"another" * 100, "weights/model.data": b"w" * 300_000}
 class Node:
     """One node's agent without its API server and its kubelet."""
 
-    def __init__(self, root, registry, *, downloads=2, limits: Limits = SHORT, grace=0.05, longest_wait=1.0):
+    def __init__(
+        self,
+        root,
+        registry,
+        *,
+        downloads=2,
+        limits: Limits = SHORT,
+        grace=0.05,
+        longest_wait=1.0,
+        stagger=0.0,
+    ):
         self.time = datetime(2026, 3, 1, 12, tzinfo=UTC)
         self.root, self.registry = root, registry
         self.settings = RegistrySettings({registry.host: HostSettings(plain_http=True)})
@@ -54,6 +64,7 @@ class Node:
             clock=lambda: self.time,
             first_pause=0.05,
             spread=0.0,
+            stagger=stagger,
         )
         self.arrivals = Arrivals(site, grace=grace, longest_wait=longest_wait)
         self.rechecks = Rechecks(
@@ -452,3 +463,22 @@ async def test_those_whom_most_wait_for_go_first_and_who_leaves_the_queue_holds_
     async with turns.passing(0):
         order.append("free")
     assert order[-1] == "free"
+
+
+async def test_a_fleet_begins_one_after_the_other_with_a_version_that_takes_anothers_place(
+    tmp_path, registry, published
+):
+    node = Node(tmp_path / "store", registry, stagger=3600.0)
+    try:
+        node.take(spec(entry(published, role="Candidate")))  # the first: somebody waits for it
+        await node.state(published, "Ready")
+        update = publish(registry, ANOTHER, release=replace(RELEASE, version="2.0.0", sequence=2))
+        asked = len(registry.requests)
+        node.take(spec(entry(published), entry(update, role="Candidate")))
+        await asyncio.sleep(0)
+        assert node.lines()[update.pinned.digest].state == "Pending"
+        node.take(spec(entry(published), entry(update)))  # pods wait for it now
+        await node.state(update, "Ready")
+        assert len(registry.requests) > asked
+    finally:
+        await node.close()

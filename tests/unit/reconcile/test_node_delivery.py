@@ -440,3 +440,14 @@ def test_status_lists_those_that_are_not_ready_first_and_fifty_at_most() -> None
     assert (len(listed), listed[0].node, listed[0].reason) == (50, "n59", "DiskFull")
     assert world.model.status.nodes is not None
     assert world.model.status.nodes.summary == "59/60"
+
+
+def test_an_agent_that_begins_has_not_come_back() -> None:
+    world = serving("n1", "n2")
+    world.nodes["n2"].heard = None  # its EdgeNode is there before its first beat
+    world.later(5).settle()
+    assert world.model.status.node_statuses[0].state == "Offline"
+    world.nodes["n2"].heard = world.now + timedelta(days=9)
+    world.later(5).settle()
+    assert world.model.status.node_statuses[0].state != "Offline"
+    assert "NodeRejoined" not in world.told()

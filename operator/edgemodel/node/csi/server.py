@@ -46,6 +46,11 @@ class CsiServer:
         """Whether the kubelet said that it knows the driver."""
         return self._registration.registered
 
+    @property
+    def problem(self) -> str:
+        """Why the kubelet refused to register the driver; empty when it did not refuse."""
+        return self._registration.problem
+
     def mounted(self) -> set[Path]:
         """Return the model directories that pods of this node use, or are about to: none of them may be removed.
 
