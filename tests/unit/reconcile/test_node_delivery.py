@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from edgemodel.api.conditions import Reason
 from edgemodel.reconcile.nodes import delivery_mode, percent, read_nodes, transfer
 from tests.unit.reconcile.world import DIGESTS, LOADING, SHORT, World, judged
 
@@ -318,6 +319,18 @@ def test_pods_on_altered_files_go_and_those_that_came_since_stay(reason: str) ->
     world.hold("A", "n1").settle()
     assert world.last.evict == ()
     assert world.condition("Degraded") != ("True", "IntegrityFailed")
+
+
+def test_a_refusal_of_what_serves_hides_no_damage() -> None:
+    world = serving("n1", "n2", replicas=2)
+    made(world, ("n1", 0), ("n2", 0))
+    world.target = judged("A", refusal=(Reason.KEY_REVOKED, "key release was revoked"))
+    world.hold(
+        "A", "n1", state="Failed", reason="IntegrityFailed", message="changed", since="2026-01-01T00:00:02Z"
+    ).settle()
+    assert world.condition("Degraded") == ("True", "PolicyRefused")
+    assert "Its files on n1 were found changed, too." in world.message("Degraded")
+    assert [ref.node for ref in world.last.evict] == ["n1"]
 
 
 def test_pods_on_altered_files_go_though_the_files_are_whole_again() -> None:
