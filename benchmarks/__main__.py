@@ -16,6 +16,7 @@ FRAME = {
     "finetune",
     "memory",
     "models",
+    "path_models",
     "table",
 }
 

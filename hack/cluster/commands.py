@@ -213,6 +213,8 @@ def _node(options: argparse.Namespace) -> int:
             )
         if options.action == "reboot":
             _reboot(node, list(known.values()), settings)
+        elif options.action == "restart-kubelet":
+            _restart_kubelet(node)
         elif options.action == "cut":
             network.cut(node)
         elif options.action == "join":
@@ -236,6 +238,14 @@ def _reboot(node: Node, members: list[Node], settings: Settings) -> None:
         network.cut(node)
     since = nodes.start_kubelet(node)
     if not was_cut:
+        nodes.wait_until_ready(node, since)
+
+
+def _restart_kubelet(node: Node) -> None:
+    """Kill the kubelet alone, as a crash or an upgrade of it does: pods and their mounts are left as they are."""
+    processes.kill(node.cluster, [node.process("kubelet")])
+    since = nodes.start_kubelet(node)
+    if not network.is_cut(node):
         nodes.wait_until_ready(node, since)
 
 
@@ -365,8 +375,8 @@ def _parser() -> argparse.ArgumentParser:
     node = command("node", _node, "Do to one node what happens to machines.")
     node.add_argument(
         "action",
-        choices=["reboot", "cut", "join", "throttle"],
-        help="power off and on; pull its cable; plug it in; limit what its cable carries",
+        choices=["reboot", "restart-kubelet", "cut", "join", "throttle"],
+        help="power off and on; kill its kubelet alone; pull its cable; plug it in; limit what its cable carries",
     )
     node.add_argument("node", metavar="NODE")
     node.add_argument("--rate", help="for throttle: 10mbit, 500kbit, off")

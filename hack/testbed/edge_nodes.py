@@ -63,6 +63,10 @@ class EdgeNode:
         """Kill everything on the node at once and start it again; its disks stay. Returns when it is Ready."""
         self._do("reboot")
 
+    def restart_kubelet(self) -> None:
+        """Kill the kubelet alone and start it again; pods run on. Returns when the node is Ready by the new one."""
+        self._do("restart-kubelet")
+
     def cut(self) -> None:
         """Pull its network cable."""
         self._do("cut")

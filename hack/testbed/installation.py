@@ -98,6 +98,18 @@ class Testbed:
         answer: dict[str, Any] = response.json()
         return answer
 
+    def await_alone(self, name: str, namespace: str, digest: str, timeout: float = 90) -> None:
+        """Wait until a version of a model serves and no pod of another is left that could still answer."""
+        label = digest.removeprefix("sha256:")[:16]
+
+        def alone() -> bool:
+            slots = self.kube.get("edgemodel", name, namespace).get("status", {}).get("slots", {})
+            pods = self.kube.list("pods", namespace, f"edgemodel.io/model={name}")
+            found = {pod["metadata"]["labels"]["edgemodel.io/digest"] for pod in pods}
+            return (slots.get("active") or {}).get("digest") == digest and found == {label}
+
+        self.kube.until(alone, f"{name} to be served by {digest} alone", timeout)
+
     def troubled_registry(self, kind: str) -> str:
         """Return ``address:port`` of a registry that misbehaves, or of the private one for which no password is given."""
         if kind == "wrong-password":

@@ -62,8 +62,12 @@ class Publisher:
         key: Key | None = None,
         extra: tuple[Path, ...] = (),
         more: tuple[str, ...] = (),
+        timeout: float = 120.0,
     ) -> str:
-        """Push ``model`` under ``reference`` (repository:tag), sign it if a key is given, and return its digest."""
+        """Push ``model`` under ``reference`` (repository:tag), sign it if a key is given, and return its digest.
+
+        ``timeout`` is in seconds: deltas of large models take long.
+        """
         command = [
             str(EDGEMODEL),
             "publish",
@@ -74,7 +78,7 @@ class Publisher:
         command += [*self.flags, "--output", "json", "--version", version]
         command += ["--sequence", str(sequence)] if sequence is not None else []
         command += ["--key", str(key.private)] if key else []
-        done = run(*command, *more, env=PASSWORD)
+        done = run(*command, *more, env=PASSWORD, timeout=timeout)
         return str(json.loads(done.stdout)["digest"])
 
     def sign(self, reference: str, key: Key) -> None:

@@ -115,6 +115,10 @@ class Site:
     def await_active(self, digest: str, name: str = "detector", timeout: float = 90) -> None:
         self.kube.until(lambda: self.active(name) == digest, f"{name} to serve {digest}", timeout)
 
+    def await_alone(self, digest: str, name: str = "detector") -> None:
+        """Wait until a version serves and no pod of another is left that could still answer."""
+        self.bed.await_alone(name, self.namespace, digest)
+
     def await_condition(
         self,
         kind: str,

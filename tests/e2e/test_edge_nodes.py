@@ -1,13 +1,15 @@
 """What happens to nodes: one is cut off and misses a version, one loses its power, one loses its agent."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from testbed import magika_model
 from testbed.edge_nodes import EdgeNode, edge_nodes
 from testbed.installation import Testbed
-from testbed.shell import CommandFailed
+from testbed.publisher import EDGEMODEL
+from testbed.shell import CommandFailed, run
 from tests.e2e.conftest import Site
 
 
@@ -111,3 +113,43 @@ def test_the_kubelet_starts_a_killed_agent_again_and_its_store_stays(site: Site)
     node.kill_agent()
     assert files(node) == held
     assert answers(site, "v1", node_with_the_operator(site.bed))
+
+
+def test_a_kubelet_that_restarts_leaves_pods_alone_and_mounts_for_new_ones(site: Site) -> None:
+    node, home = node_without_the_operator(site.bed), node_with_the_operator(site.bed)
+    here = {"podTemplate": {"nodeSelector": {"kubernetes.io/hostname": node.name}}}
+    site.serve("v1", delivery="Node", **here)
+    (before,) = site.pods()
+    agent = node.agent_pid()
+
+    node.restart_kubelet()
+    assert answers(site, "v1", home)
+    site.apply(delivery="Node", replicas=2, **here)
+
+    def ready() -> list[bool]:
+        return [one["ready"] for pod in site.pods() for one in pod["status"].get("containerStatuses", [])]
+
+    site.kube.until(lambda: ready() == [True, True], "a second pod to have its model", timeout=90)
+    (same,) = [pod for pod in site.pods() if pod["metadata"]["uid"] == before["metadata"]["uid"]]
+    assert [one["restartCount"] for one in same["status"]["containerStatuses"]] == [0]
+    assert node.agent_pid() == agent
+    assert answers(site, "v1", home)
+
+
+def test_a_bundle_that_was_carried_to_a_node_spares_it_the_download(site: Site, tmp_path: Path) -> None:
+    node = node_without_the_operator(site.bed)
+    here = {"podTemplate": {"nodeSelector": {"kubernetes.io/hostname": node.name}}}
+    # Weights that no other test has brought to the node.
+    model = magika_model.nudged(tmp_path / "nudged" / "model.onnx", seed=23)
+    digest = site.publish(model)
+    bundle = tmp_path / "detector.tar"
+    run(EDGEMODEL, "bundle", "create", site.image(), "--to", bundle, "--plain-http")
+    run(EDGEMODEL, "bundle", "import", bundle, "--store", node.store)
+    with site.bed.slow_registry(rate=8e6) as link:
+        site.policy(match={"images": [f"{link.address}/{site.namespace}/**"]})
+        site.apply(image=f"{link.address}/{site.namespace}/detector:stable", delivery="Node", **here)
+        site.await_condition("ArtifactDelivered", "True", "Imported")
+        site.await_condition("Ready", "True", "Serving")
+        assert node.held(site.namespace, digest)["kind"] == "Imported"
+        assert link.received < model.stat().st_size / 10  # manifests and signatures, asked for now and then
+    site.kube.until(lambda: not list((node.store / "imports").glob("*.tar")), "the bundle to be cleared away")

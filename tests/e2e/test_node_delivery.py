@@ -24,18 +24,6 @@ def await_held(site: Site, digest: str, state: str = "Ready", timeout: float = 9
     return held(site, digest)
 
 
-def await_alone(site: Site, digest: str) -> None:
-    """Wait until a version serves and no pod of another is left that could still answer."""
-    site.await_active(digest)
-    label = digest.removeprefix("sha256:")[:16]
-
-    def alone() -> bool:
-        found = site.kube.list("pods", site.namespace, "edgemodel.io/model")
-        return {pod["metadata"]["labels"]["edgemodel.io/digest"] for pod in found} == {label}
-
-    site.kube.until(alone, f"{digest} to be alone", timeout=90)
-
-
 def answers_like(site: Site, model: Path) -> None:
     """The Service gives the very answers of a model file."""
     for content in magika_model.SAMPLES.values():
@@ -44,12 +32,11 @@ def answers_like(site: Site, model: Path) -> None:
 
 
 def test_a_pod_mounts_the_model_read_only_from_the_nodes_store(site: Site) -> None:
-    digest = site.serve("v1", delivery="Node", replicas=2)
+    site.serve("v1", delivery="Node", replicas=2)
     site.kube.until(lambda: site.status().get("readyReplicas") == 2, "two ready pods")
     delivered = site.await_condition("ArtifactDelivered", "True", "Pulled")
     assert "1 node" in delivered["message"]
     assert site.status()["nodes"]["summary"] == "1/1"
-    assert held(site, digest)["kind"] == "Full"
     answers_like(site, magika_model.release("v1"))
     shares = []
     for pod in site.pods():
@@ -87,14 +74,15 @@ def test_an_update_comes_as_a_delta_and_answers_like_the_full_model(site: Site, 
     with site.bed.slow_registry(rate=8e6) as link:
         # Weights that no other test has brought to the node: how fast the link is, is learnt from them.
         base = magika_model.nudged(tmp_path / "base" / "model.onnx", seed=11)
-        site.publish(base, sequence=1)
+        old = site.publish(base, sequence=1)
         site.policy(match={"images": [f"{link.address}/{site.namespace}/**"]})
         site.apply(image=f"{link.address}/{site.namespace}/detector:stable", delivery="Node")
         site.await_condition("Ready", "True", "Serving")
+        assert held(site, old)["kind"] == "Full"
         before = link.received
         model = magika_model.nudged(tmp_path / "nudged" / "model.onnx", of=base)
         new = site.publish(model, sequence=2, version="v1.1", more=("--delta-from", site.image()))
-        await_alone(site, new)
+        site.await_alone(new)
         site.await_condition("ArtifactDelivered", "True", "DeltaApplied")
         came = held(site, new)
         assert came["kind"] == "Delta"
@@ -117,7 +105,7 @@ def test_a_new_version_is_on_the_node_before_any_pod_changes(site: Site, tmp_pat
         assert {pod["metadata"]["uid"] for pod in site.pods()} == before
         assert site.active() == old
         answers_like(site, magika_model.release("v1"))
-    await_alone(site, new)
+    site.await_alone(new)
     answers_like(site, magika_model.release("v2"))
 
 
@@ -197,7 +185,7 @@ def test_a_killed_agent_goes_on_where_it_was_and_mounts_stay(site: Site) -> None
     node.kill_agent()
     answers_like(site, magika_model.release("v1"))
     new = site.publish("v2", sequence=2)
-    await_alone(site, new)
+    site.await_alone(new)
     assert held(site, old)["state"] == "Ready"
     assert before["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in site.pods()}
     answers_like(site, magika_model.release("v2"))

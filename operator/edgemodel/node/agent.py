@@ -45,6 +45,7 @@ from edgemodel.node.store import Held, NodeStore
 from edgemodel.node.transfer import Transfers
 from edgemodel.node.turnstile import Turnstile
 from edgemodel.node.usage import Usage
+from edgemodel.process import memory
 from edgemodel.process.probes import ProbeServer
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class Agent:
                 kubelet_dir=self._kubelet_dir,
                 node_name=self._api.node,
                 models=self._store.root / "models",
+                aside=self._store.root / "aside",
             )
             await self._probes.start(self._settings.host, self._settings.port)
             log.info("listening", extra={"port": self._probes.port, "version": __version__})
@@ -258,6 +260,7 @@ class Agent:
 
     def _heard(self) -> None:
         self.metrics.heard.set_to_current_time()
+        self._report.changed()  # what the kubelet said of the driver; nothing is written when all is as it was
 
     def _count(self, state: str) -> float:
         return sum(line.state == state for line in self._board.lines())
@@ -294,7 +297,12 @@ class Agent:
             if full
             else ("DiskPressure", "False", Reason.NONE, "models fit into the store")
         )
-        ready: Statement = ("Ready", "True", Reason.SERVING, "models are delivered and mounted here")
+        unregistered = self._csi.problem if self._csi is not None else ""
+        ready: Statement = (
+            ("Ready", "False", Reason.NO_AGENT, f"the kubelet did not register the driver: {unregistered}")
+            if unregistered
+            else ("Ready", "True", Reason.SERVING, "models are delivered and mounted here")
+        )
         generation, now = self._generation or None, self._api.now()
         return list(merge(self._conditions, [ready, pressure], generation=generation, now=now))
 
@@ -304,6 +312,7 @@ class Agent:
         """Keep the store in order, and know how full it is: after each change and once an hour."""
         while True:
             await self._keep_order()
+            await asyncio.to_thread(memory.give_back)
             try:
                 async with asyncio.timeout(COLLECT_SECONDS):
                     await self._collect.wait()

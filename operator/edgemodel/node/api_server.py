@@ -79,6 +79,7 @@ class ApiServer:
         self._token_file = token_file
         self._token, self._token_read = "", -_TOKEN_SECONDS
         self._told: tuple[datetime, float] | None = None
+        self._lease_seconds = 0
         try:
             verify = ssl.create_default_context(cafile=ca) if url.startswith("https://") else False
             base = httpx.URL(url)
@@ -244,6 +245,9 @@ class ApiServer:
         leases = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
         name = f"{LEASE_PREFIX}{self.node}"
         spec: Object = {"renewTime": self.now().strftime("%Y-%m-%dT%H:%M:%S.000000Z")}
+        if seconds != self._lease_seconds:
+            # An earlier process may have had another rhythm, and the Lease still says so.
+            spec["leaseDurationSeconds"] = seconds
         if (
             await self._ask("PATCH", f"{leases}/{name}", {"spec": spec}, content_type=_MERGE, missing=True)
             is None
@@ -256,6 +260,7 @@ class ApiServer:
                 "spec": spec,
             }
             await self._ask("POST", leases, document)
+        self._lease_seconds = seconds
 
     # -- within -----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ Leaves to others: which entries there are (``arrivals``), bytes (``transfer``), 
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ from edgemodel.artifact.trust import Verdict
 from edgemodel.artifact.verify import Examined, examine
 from edgemodel.errors import EdgeModelError, Refused, Stalled, Transient, Waiting
 from edgemodel.node import imports
-from edgemodel.node.backoff import Backoff, spread
+from edgemodel.node.backoff import Backoff, share, spread
 from edgemodel.node.board import Board
 from edgemodel.node.entry import Entry
 from edgemodel.node.metrics import Metrics
@@ -69,6 +70,8 @@ class Site:
     """Ceiling in seconds of the wait after a first failure; doubles up to five minutes."""
     spread: float = 60.0
     """Seconds over which the nodes of a fleet begin after a window opened."""
+    stagger: float = 5.0
+    """Seconds over which they begin with a version that takes another's place, without a window."""
     local: Turnstile = field(default_factory=lambda: Turnstile(1))
     """For work that needs the disk alone: hashing after a reboot must not wait behind slow lines."""
 
@@ -91,6 +94,7 @@ class Arrival:
         """What it is made of; empty until judged."""
         self._site = site
         self._damaged = False
+        self._staggered = False
         self._begins: tuple[datetime, datetime] | None = None
         """When a window opens that was waited for, and when this node begins."""
         self._again = asyncio.Event()
@@ -194,6 +198,7 @@ class Arrival:
     async def _arrive(self) -> None:
         entry, site = self.entry, self._site
         reference, policies = entry.reference(), entry.policies()
+        await self._in_turn()
         examined, verdict, fresh = await self._judged(reference, policies)
         self.blobs = frozenset(file.descriptor.digest for file in verdict.files)
         if fresh:
@@ -210,6 +215,24 @@ class Arrival:
         else:
             brought = Brought("", 0, 0, "", directory)
         self._here(brought, verdict, altered=altered)
+
+    async def _in_turn(self) -> None:
+        """Wait for this node's moment, so that a fleet which hears of a new version at once does not ask as one.
+
+        Not where the version is here or was begun, nor where the model has no other: then somebody waits for it.
+        """
+        key, site = self.entry.key, self._site
+        others = any(
+            (line.namespace, line.name) == (key.namespace, key.name) and line.digest != key.digest
+            for line in site.board.lines()
+        )
+        if self._staggered or self.entry.role != "Candidate" or self.entry.window is not None or not others:
+            return
+        self._staggered = True
+        if await asyncio.to_thread(site.store.examined, key.digest) is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(site.stagger * share(f"{site.node}/{key}")):
+                    await self._again.wait()  # it became the active one, say
 
     def _made(self) -> tuple[int, int] | None:
         """Return what tells the directory from one that is made anew; a number of an inode alone may come again."""

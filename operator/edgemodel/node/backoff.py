@@ -4,6 +4,7 @@ Full jitter: any time up to a ceiling that doubles. Of the usual rules it puts t
 Source: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 """
 
+import hashlib
 import random
 from collections.abc import Callable
 
@@ -44,3 +45,8 @@ class Backoff:
 def spread(seconds: float, *, fraction: Callable[[], float] = random.random) -> float:
     """Return a first delay, for what a whole fleet learns at the same moment."""
     return seconds * fraction()
+
+
+def share(name: str) -> float:
+    """Return a number from 0 to below 1 that a name always has, and that lies anywhere: the place of one in a fleet."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / (1 << 48)

@@ -25,6 +25,8 @@ class LinkSpeed:
     SAMPLE_BYTES = 1 << 20
     """Less says more about round trips than about the link."""
     WEIGHT = 1 / 3
+    LONGEST_AGE = 3600.0
+    """Seconds after which nothing is known any more: a link may have become another meanwhile."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,6 +34,7 @@ class LinkSpeed:
         self._since = 0.0
         self._bytes = 0
         self._mean: float | None = None
+        self._measured = 0.0
 
     def begin(self) -> None:
         """Note that a transfer begins."""
@@ -55,15 +58,16 @@ class LinkSpeed:
         elapsed = self._clock() - self._since
         if self._bytes < self.SAMPLE_BYTES or elapsed <= 0:
             return
-        speed = self._bytes / elapsed
-        self._mean = speed if self._mean is None else self._mean + self.WEIGHT * (speed - self._mean)
+        speed, known = self._bytes / elapsed, self.bytes_per_second
+        self._mean = speed if known is None else known + self.WEIGHT * (speed - known)
+        self._measured = self._clock()
         self._since += elapsed
         self._bytes = 0
 
     @property
     def bytes_per_second(self) -> float | None:
-        """The mean; None while nothing of any size was transferred."""
-        return self._mean
+        """The mean; None while nothing of any size was transferred, or not for an hour."""
+        return self._mean if self._clock() - self._measured < self.LONGEST_AGE else None
 
 
 class MeteredSource:

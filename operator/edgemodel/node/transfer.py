@@ -97,6 +97,8 @@ class _Delivery:
     link: Callable[[], float | None]
     """Bytes a second that the way to the source gives just now; None when nothing is known."""
     here: dict[Digest, int] = field(default_factory=dict)
+    missing: bool = False
+    """Whether a file has to come; none does when other models have brought them all."""
     downloaded: int = 0
     saved: int = 0
     deltas: int = 0
@@ -104,6 +106,8 @@ class _Delivery:
 
     @property
     def kind(self) -> Kind:
+        if not self.missing:
+            return ""
         if self.imported:
             return "Imported"
         return "Delta" if self.deltas else "Full"
@@ -191,6 +195,7 @@ class Transfers:
         found = await concurrently([self._here(layer, delivery) for layer in layers], at_once=AT_ONCE)
         missing = [layer for layer, here in zip(layers, found, strict=True) if not here]
         if missing:
+            delivery.missing = True
             delivery.tell("Downloading")
             await self._with_room(missing, verdict.files, lambda: self._download(missing, delivery))
         delivery.tell("Verifying")

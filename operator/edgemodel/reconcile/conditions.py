@@ -177,14 +177,17 @@ def _degraded(view: View) -> Told:
     kept = remembered(view, ConditionType.DEGRADED)
     if kept is not None and kept[1] in (Reason.POLICY_REFUSED, Reason.STALE):
         return kept
+    changed = altered(view.nodes or (), active.slot.digest, active.pods)
     if view.active_refusal is not None:
+        also = (
+            f" Its files on {', '.join(sorted(changed)[:NAMED])} were found changed, too." if changed else ""
+        )
         message = (
             f"Today's policies refuse {named(active.slot)}, the active one: {sentence(view.active_refusal[1])} "
             "Pods that run are left running, but none is started any more. Mend the policy, or publish a version "
-            "that passes."
+            f"that passes.{also}"
         )
         return "True", Reason.POLICY_REFUSED, message
-    changed = altered(view.nodes or (), active.slot.digest, active.pods)
     if changed:
         where = ", ".join(sorted(changed)[:NAMED])
         why = clean(changed[min(changed)].message).rstrip(".")

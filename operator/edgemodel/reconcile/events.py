@@ -75,7 +75,7 @@ def _of_nodes(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Event]:
         if state.state == "Offline":
             seen = f"; last heard of at {state.last_seen:%Y-%m-%dT%H:%M:%SZ}" if state.last_seen else ""
             yield Event("Warning", "NodeOffline", f"Node {state.node} is not heard of{seen}.")
-        else:
+        elif was.last_seen is not None:  # or its agent began just now
             yield Event("Normal", "NodeRejoined", f"Node {state.node} is back and is brought up to date.")
     degraded, now = _pair(old, new, ConditionType.DEGRADED)
     if now is not None and now.reason == Reason.INTEGRITY_FAILED and _turned(degraded, now):

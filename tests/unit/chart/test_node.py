@@ -174,3 +174,12 @@ def test_a_value_that_is_not_known_is_refused_by_name(
 ) -> None:
     with pytest.raises(AssertionError, match=named):
         render({"node": values})
+
+
+def test_beats_so_seldom_looked_at_that_nodes_would_flap_are_refused(render: Render) -> None:
+    with pytest.raises(
+        AssertionError, match=r"heartbeatSeconds: expected at least half of .* \(30 s\), found 10"
+    ):
+        render({"node": {"heartbeatSeconds": 10}})
+    assert render({"node": {"heartbeatSeconds": 3}, "settings": {"nodeLookInterval": 5}})
+    assert render({"node": {"heartbeatSeconds": 15}, "settings": {"nodeLookInterval": 300}})

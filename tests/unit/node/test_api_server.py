@@ -131,6 +131,14 @@ async def test_a_lease_is_made_and_then_renewed_by_one_field(server, api):
     assert server.objects[LEASE]["spec"]["holderIdentity"] == NODE
 
 
+async def test_another_rhythm_reaches_the_lease_that_is_there_once(server, api):
+    server.put(LEASE, {"spec": {"holderIdentity": NODE, "leaseDurationSeconds": 180}})
+    await api.renew_lease(30)
+    assert server.objects[LEASE]["spec"]["leaseDurationSeconds"] == 30
+    await api.renew_lease(30)
+    assert list(server.writes[-1].body["spec"]) == ["renewTime"]
+
+
 async def test_times_are_the_api_servers(server, api):
     before = datetime.now(UTC)
     await api.get_edge_node()

@@ -22,7 +22,7 @@ from edgemodel.node.store import NodeStore
 from edgemodel.node.transfer import Transfers
 from edgemodel.node.turnstile import Turnstile
 from tests.simulators.registry import RegistrySimulator
-from tests.unit.artifact.artifacts import KEY, OTHER_KEY, POLICY, publish
+from tests.unit.artifact.artifacts import KEY, OTHER_KEY, POLICY, RELEASE, publish
 from tests.unit.artifact.registry_client import SHORT
 from tests.unit.node.site import NODE, entry, spec, until
 
@@ -33,7 +33,17 @@ ANOTHER = {"model.onnx": b"another" * 100, "weights/model.data": b"w" * 300_000}
 class Node:
     """One node's agent without its API server and its kubelet."""
 
-    def __init__(self, root, registry, *, downloads=2, limits: Limits = SHORT, grace=0.05, longest_wait=1.0):
+    def __init__(
+        self,
+        root,
+        registry,
+        *,
+        downloads=2,
+        limits: Limits = SHORT,
+        grace=0.05,
+        longest_wait=1.0,
+        stagger=0.0,
+    ):
         self.time = datetime(2026, 3, 1, 12, tzinfo=UTC)
         self.root, self.registry = root, registry
         self.settings = RegistrySettings({registry.host: HostSettings(plain_http=True)})
@@ -54,6 +64,7 @@ class Node:
             clock=lambda: self.time,
             first_pause=0.05,
             spread=0.0,
+            stagger=stagger,
         )
         self.arrivals = Arrivals(site, grace=grace, longest_wait=longest_wait)
         self.rechecks = Rechecks(
@@ -111,6 +122,16 @@ async def test_a_model_comes_and_a_pod_that_waits_gets_it(node, published):
         assert (directory / path).read_bytes() == content
     line = node.lines()[published.pinned.digest]
     assert (line.state, line.reason, line.kind, line.bytes) == ("Ready", "Pulled", "Full", line.total)
+
+
+async def test_a_version_whose_files_are_all_here_already_came_in_no_way(node, registry, published):
+    node.take(spec(entry(published)))
+    await node.state(published, "Ready")
+    again = publish(registry, FILES, tag="v2", release=replace(RELEASE, version="2", sequence=99))
+    assert again.pinned.digest != published.pinned.digest
+    node.take(spec(entry(published), entry(again, role="Candidate")))
+    line = await node.state(again, "Ready")
+    assert (line.kind, line.saved_bytes, line.bytes) == ("", 0, line.total)
 
 
 async def test_a_pod_that_is_quicker_than_the_edge_node_waits_a_little(tmp_path, registry, published):
@@ -442,3 +463,22 @@ async def test_those_whom_most_wait_for_go_first_and_who_leaves_the_queue_holds_
     async with turns.passing(0):
         order.append("free")
     assert order[-1] == "free"
+
+
+async def test_a_fleet_begins_one_after_the_other_with_a_version_that_takes_anothers_place(
+    tmp_path, registry, published
+):
+    node = Node(tmp_path / "store", registry, stagger=3600.0)
+    try:
+        node.take(spec(entry(published, role="Candidate")))  # the first: somebody waits for it
+        await node.state(published, "Ready")
+        update = publish(registry, ANOTHER, release=replace(RELEASE, version="2.0.0", sequence=2))
+        asked = len(registry.requests)
+        node.take(spec(entry(published), entry(update, role="Candidate")))
+        await asyncio.sleep(0)
+        assert node.lines()[update.pinned.digest].state == "Pending"
+        node.take(spec(entry(published), entry(update)))  # pods wait for it now
+        await node.state(update, "Ready")
+        assert len(registry.requests) > asked
+    finally:
+        await node.close()

@@ -83,6 +83,24 @@ def test_the_links_speed_is_that_of_all_transfers_together_while_there_are_any(t
     assert speed.bytes_per_second == pytest.approx(2e7)
 
 
+def test_what_the_link_gave_is_forgotten_after_an_hour(time):
+    speed = LinkSpeed(time)
+
+    def transfer(megabytes, seconds):
+        speed.begin()
+        time.now += seconds
+        speed.count(megabytes * 1_000_000)
+        speed.end()
+
+    transfer(10, 1)
+    time.now += LinkSpeed.LONGEST_AGE - 1
+    assert speed.bytes_per_second == pytest.approx(1e7)
+    time.now += 1
+    assert speed.bytes_per_second is None
+    transfer(2, 2)
+    assert speed.bytes_per_second == pytest.approx(1e6)  # no mean with what was
+
+
 def test_small_transfers_say_nothing_of_the_link(time):
     speed = LinkSpeed(time)
     speed.begin()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from edgemodel.api.conditions import Reason
 from edgemodel.reconcile.nodes import delivery_mode, percent, read_nodes, transfer
 from tests.unit.reconcile.world import DIGESTS, LOADING, SHORT, World, judged
 
@@ -203,8 +204,8 @@ def test_an_agent_s_words_are_made_fit_for_status() -> None:
 def test_progress_is_written_in_steps_and_a_world_at_rest_has_a_status_at_rest() -> None:
     world = next_version(serving())
     writes = 0
-    for done in range(0, 1000, 3):
-        world.hold("B", state="Downloading", bytes=done * GIB, total=1000 * GIB).later(1)
+    for done in range(200):
+        world.hold("B", state="Downloading", bytes=done * GIB, total=200 * GIB).later(1)
         writes += world.turn().status is not None
     assert 19 <= writes <= 21
     assert world.later(3600).turn().status is None
@@ -318,6 +319,18 @@ def test_pods_on_altered_files_go_and_those_that_came_since_stay(reason: str) ->
     world.hold("A", "n1").settle()
     assert world.last.evict == ()
     assert world.condition("Degraded") != ("True", "IntegrityFailed")
+
+
+def test_a_refusal_of_what_serves_hides_no_damage() -> None:
+    world = serving("n1", "n2", replicas=2)
+    made(world, ("n1", 0), ("n2", 0))
+    world.target = judged("A", refusal=(Reason.KEY_REVOKED, "key release was revoked"))
+    world.hold(
+        "A", "n1", state="Failed", reason="IntegrityFailed", message="changed", since="2026-01-01T00:00:02Z"
+    ).settle()
+    assert world.condition("Degraded") == ("True", "PolicyRefused")
+    assert "Its files on n1 were found changed, too." in world.message("Degraded")
+    assert [ref.node for ref in world.last.evict] == ["n1"]
 
 
 def test_pods_on_altered_files_go_though_the_files_are_whole_again() -> None:
@@ -440,3 +453,14 @@ def test_status_lists_those_that_are_not_ready_first_and_fifty_at_most() -> None
     assert (len(listed), listed[0].node, listed[0].reason) == (50, "n59", "DiskFull")
     assert world.model.status.nodes is not None
     assert world.model.status.nodes.summary == "59/60"
+
+
+def test_an_agent_that_begins_has_not_come_back() -> None:
+    world = serving("n1", "n2")
+    world.nodes["n2"].heard = None  # its EdgeNode is there before its first beat
+    world.later(5).settle()
+    assert world.model.status.node_statuses[0].state == "Offline"
+    world.nodes["n2"].heard = world.now + timedelta(days=9)
+    world.later(5).settle()
+    assert world.model.status.node_statuses[0].state != "Offline"
+    assert "NodeRejoined" not in world.told()

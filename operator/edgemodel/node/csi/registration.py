@@ -25,6 +25,8 @@ class Registration:
         self._endpoint = endpoint
         self.registered = False
         """Whether the kubelet said so, last."""
+        self.problem = ""
+        """Why the kubelet did not register the driver, as it said last; empty when it did, or has not spoken yet."""
 
     async def _info(self, _: messages.InfoRequest) -> messages.PluginInfo:
         return messages.PluginInfo(
@@ -36,6 +38,7 @@ class Registration:
 
     async def _notified(self, status: messages.RegistrationStatus) -> messages.RegistrationStatusResponse:
         self.registered = status.plugin_registered
+        self.problem = "" if status.plugin_registered else (status.error or "it did not say why")[:512]
         if status.plugin_registered:
             log.info("the kubelet registered %s", CSI_DRIVER)
         else:

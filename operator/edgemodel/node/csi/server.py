@@ -26,12 +26,18 @@ class CsiServer:
     """A driver at work."""
 
     def __init__(
-        self, node: NodeService, registration: Registration, *, kubelet_dir: Path, models: Path
+        self,
+        node: NodeService,
+        registration: Registration,
+        *,
+        kubelet_dir: Path,
+        models: Path,
+        aside: Path | None = None,
     ) -> None:
         self._node = node
         self._registration = registration
         self._kubelet = kubelet_dir
-        self._models = models
+        self._folders = (models,) if aside is None else (models, aside)
         self._sockets: dict[Path, tuple[tuple[Service, ...], SocketServer]] = {}
         self._keeper: asyncio.Task[None] | None = None
 
@@ -40,9 +46,18 @@ class CsiServer:
         """Whether the kubelet said that it knows the driver."""
         return self._registration.registered
 
+    @property
+    def problem(self) -> str:
+        """Why the kubelet refused to register the driver; empty when it did not refuse."""
+        return self._registration.problem
+
     def mounted(self) -> set[Path]:
-        """Return the model directories that pods of this node use, or are about to: none of them may be removed."""
-        return mounts.sources(self._models, self._kubelet / "pods", mounts.table()) | self._node.mounting
+        """Return the model directories that pods of this node use, or are about to: none of them may be removed.
+
+        Each under its present name: one that was taken down lies aside.
+        """
+        table, pods = mounts.table(), self._kubelet / "pods"
+        return set().union(*(mounts.sources(one, pods, table) for one in self._folders), self._node.mounting)
 
     async def start(self, look: float) -> Self:
         """Listen; the socket for the kubelet's registration comes last, when the driver answers."""
@@ -97,6 +112,7 @@ async def serve(
     kubelet_dir: Path,
     node_name: str,
     models: Path,
+    aside: Path | None = None,
     wait: float = LONGEST_WAIT,
     look: float = 30.0,
 ) -> CsiServer:
@@ -107,6 +123,7 @@ async def serve(
         kubelet_dir: the kubelet's root directory, at the same path as the kubelet sees it.
         node_name: name of the Node.
         models: the folder whose direct children are the model directories, ``<store>/models``.
+        aside: where such a directory is moved when it is taken down, ``<store>/aside``.
         wait: seconds after which a call that waits for a model is refused.
         look: seconds between looks at whether the sockets are still there.
 
@@ -117,5 +134,5 @@ async def serve(
         raise Stalled("InvalidSpec", f"expected absolute paths, found {kubelet_dir} and {models}")
     registration = Registration(endpoints(kubelet_dir)[0])
     node = NodeService(holdings, kubelet_dir=kubelet_dir, node_name=node_name, wait=wait)
-    server = CsiServer(node, registration, kubelet_dir=kubelet_dir, models=models)
+    server = CsiServer(node, registration, kubelet_dir=kubelet_dir, models=models, aside=aside)
     return await server.start(look)

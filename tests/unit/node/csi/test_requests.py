@@ -84,8 +84,10 @@ async def test_registers_with_the_kubelet(driver: CsiServer, sockets: tuple[Path
     assert (info.type, info.name, info.endpoint) == ("CSIPlugin", "models.edgemodel.io", str(sockets[0]))
     assert list(info.supported_versions) == ["1.0.0"]
     assert driver.registered is True
+    assert driver.problem == ""
     await kubelet.register(sockets[1], error="no CSIDriver")  # as after the kubelet's own restart
     assert driver.registered is False
+    assert driver.problem == "no CSIDriver"
 
 
 async def test_sockets_are_roots_alone_and_nothing_else_lies_beside_them(sockets: tuple[Path, Path]) -> None:
