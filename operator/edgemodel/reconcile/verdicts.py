@@ -23,6 +23,8 @@ class Verdicts:
 
     golden: Verdict = "Inconclusive"
     gate: Verdict = "Inconclusive"
+    suspect: bool = False
+    """The gate is not sure, and not for want of requests."""
     why: str = ""
     """What failed, or what is not known yet."""
     watched: float = 0.0
@@ -63,6 +65,7 @@ def verdicts(observed: Observed, pods: Iterable[PodFacts], steps: int, now: date
     return Verdicts(
         golden=golden.result if golden is not None else "Pass",
         gate=overall(judged) if judged else "Inconclusive",
+        suspect=any(one.suspect for one in judged),
         why=_why(results),
         watched=watched,
         results=results,

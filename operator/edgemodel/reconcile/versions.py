@@ -58,6 +58,7 @@ def seen_versions(
             found[candidate.digest],
             golden=judged.golden,
             gate=judged.gate,
+            suspect=judged.suspect,
             why=judged.why,
             watched=judged.watched,
         )

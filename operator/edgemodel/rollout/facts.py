@@ -85,6 +85,8 @@ class Seen:
     """What golden samples say of all ready pods; Pass where they are to be ignored."""
     gate: Verdict = "Inconclusive"
     """What the gate says of the present step."""
+    suspect: bool = False
+    """The gate is not sure, and not for want of requests: what it sees is not good."""
     why: str = ""
     """What speaks against it, for a person."""
     watched: float = 0.0

@@ -28,6 +28,8 @@ ALPHA = 0.005
 _TESTS = 4
 SUSPICION = math.log(20)
 """From this evidence on a version does not pass any more, though it is not proven bad."""
+_ABOVE = "above the limit so far, and not proven"
+_LOOKS_WORSE = "looks worse, and not proven"
 P99 = 0.01
 """Share of requests that may be slower than a limit on the 99th percentile."""
 ERRORS_A_SECOND = 200.0
@@ -69,6 +71,11 @@ class GateResult:
     limit: str = ""
     samples: int = 0
     message: str = ""
+
+    @property
+    def suspect(self) -> bool:
+        """There are requests enough, and what they show is not good, though it may be chance: no want of data."""
+        return self.result == "Inconclusive" and self.message in (_ABOVE, _LOOKS_WORSE)
 
 
 def overall(results: Iterable[GateResult]) -> Verdict:
@@ -288,9 +295,9 @@ def _verdict(
     if requests < gate.min_requests:
         return "Inconclusive", f"{requests} of {gate.min_requests} requests"
     if above:
-        return "Inconclusive", "above the limit so far, and not proven"
+        return "Inconclusive", _ABOVE
     if evidence >= SUSPICION:
-        return "Inconclusive", "looks worse, and not proven"
+        return "Inconclusive", _LOOKS_WORSE
     return "Pass", ""
 
 

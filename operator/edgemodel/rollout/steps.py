@@ -6,6 +6,7 @@ What it promises:
 
 * no request goes to a candidate whose golden samples failed, or are not known yet and could be;
 * bad is bad at once, at any step; unknown waits for the step's end and then for ``on_no_data``;
+* what looks bad, from requests enough, does not go on for want of proof: that is no want of data;
 * a step's time runs only while all the candidate's pods are ready;
 * silence counts as such only if it was listened to: an operator that just started does not take it for data that is missing.
 """
@@ -56,12 +57,12 @@ def move(wanted: Wanted, at: RolloutStatus, version: Seen, now: datetime, *, ope
         if moved.at.step == 0 or moved.end is not None:
             return moved
         # What the gate said was of the time before.
-        at, version = moved.at, replace(version, gate="Inconclusive", watched=0.0)
+        at, version = moved.at, replace(version, gate="Inconclusive", suspect=False, watched=0.0)
     while True:
         moved = _judged(wanted, at, version, now)
         if moved.end is not None or moved.at.step == at.step:
             return moved
-        at, version = moved.at, replace(version, gate="Inconclusive", watched=0.0)
+        at, version = moved.at, replace(version, gate="Inconclusive", suspect=False, watched=0.0)
 
 
 def elapsed(at: RolloutStatus, now: datetime) -> float:
@@ -122,7 +123,7 @@ def _judged(wanted: Wanted, at: RolloutStatus, version: Seen, now: datetime) -> 
     if left > 0:
         return Moved(at, due=now.timestamp() + left)
     if version.gate != "Pass":
-        if wanted.on_no_data == "Hold":
+        if wanted.on_no_data == "Hold" or (version.suspect and wanted.on_no_data == "Proceed"):
             return Moved(at, inconclusive=True)
         # Nothing was ever asked of a step that has just begun.
         least = 1.0 if wanted.on_no_data == "RollBack" else 0.0

@@ -187,6 +187,17 @@ def test_surge_switches_at_once_and_keeps_the_old_version_until_its_window_has_p
     assert (weight(world), world.slots()) == (None, {"active": "B", "last_good": "A"})
 
 
+def test_surge_keeps_the_old_version_while_the_new_one_looks_worse() -> None:
+    world = serving(gateway=False, rollout=SURGE).ready("B")
+    see(world, "B", Counts()).settle()
+    see(world.later(60), "B", answers(100, 2)).settle()
+    assert (weight(world), world.slots()) == (100, {"active": "A", "candidate": "B"})
+    assert world.condition("Progressing") == ("False", "GateInconclusive")
+    assert "(errors" in world.message("Progressing")
+    see(world.later(60), "B", answers(1000, 2)).settle()
+    assert world.slots() == {"active": "B", "last_good": "A"}
+
+
 def test_surge_goes_back_in_one_pass_and_the_new_pods_go_after_the_switch() -> None:
     world = serving(gateway=False, rollout=SURGE).ready("B")
     see(world, "B", Counts()).settle()

@@ -131,6 +131,14 @@ def test_a_quiet_site_does_what_the_user_said(on_no_data: Any, stand: str) -> No
     assert rollout.stand == stand
 
 
+def test_what_looks_bad_does_not_go_on_for_want_of_proof() -> None:
+    rollout = begun(SURGE)
+    rollout.look(1000, suspect=True)
+    assert rollout.stand == "active a, b at 1/1 100%, serve b, unknown"
+    rollout.look(1, suspect=False)
+    assert rollout.stand == "active b, serve b"
+
+
 def test_a_held_canary_goes_on_when_the_gate_knows() -> None:
     rollout = begun(CANARY)
     rollout.look(100_000)
