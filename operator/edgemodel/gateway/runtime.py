@@ -32,6 +32,7 @@ async def ask(socket: str, command: str) -> str:
             reader, writer = await asyncio.open_unix_connection(socket, limit=MAX_BYTES)
             try:
                 writer.write(f"{command}\n".encode())
+                writer.write_eof()  # or the master process would wait for more
                 answer = await reader.read(MAX_BYTES)
                 while more := await reader.read(MAX_BYTES):
                     answer += more
