@@ -15,7 +15,7 @@ from edgemodel.rollout.facts import Wanted
 from tests.properties.test_rollout import BROKEN, DIGESTS, HOLD, TARGETS, World, happen, serving
 
 A, B, C = DIGESTS[:3]
-STATES = 2_000
+STATES = 4_000
 """Visited for each strategy; a run has some ten times as many steps."""
 TIMES = (1, 31, 601)
 
