@@ -278,8 +278,8 @@ def _merged(live: Any, patch: Any) -> Any:
 def _selected(item: Object, query: dict[str, str]) -> bool:
     labels = item["metadata"].get("labels") or {}
     for wanted in filter(None, query.get("labelSelector", "").split(",")):
-        label, _, value = wanted.partition("=")
-        if labels.get(label) != value:
+        label, asked, value = wanted.partition("=")
+        if labels.get(label) != value if asked else label not in labels:
             return False
     for wanted in filter(None, query.get("fieldSelector", "").split(",")):
         field, value = wanted.split("=")

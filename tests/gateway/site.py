@@ -1,0 +1,350 @@
+"""One real gateway: its agent in this process, a real HAProxy, pods that are small HTTP servers, an API server's simulator.
+
+Pods have addresses of their own on loopback (127.0.2.n) and one port, as in a cluster.
+"""
+
+import asyncio
+import base64
+import collections
+import itertools
+import json
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgemodel.gateway.agent import Gateway
+from edgemodel.gateway.api_server import ApiServer
+from edgemodel.gateway.settings import GatewaySettings
+from tests.simulators.apiserver import ApiServerSimulator
+
+NAMESPACE, SYSTEM = "vision", "edgemodel-system"
+MODELS = f"/apis/edgemodel.io/v1alpha1/namespaces/{NAMESPACE}/edgemodels"
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+SECRETS = f"/api/v1/namespaces/{SYSTEM}/secrets"
+ONE, TWO = "1" * 64, "2" * 64
+SECONDS = 20.0
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return int(found.getsockname()[1])
+
+
+async def until(true: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            while not true():  # noqa: ASYNC110 - the state of another process, and no event to wait for
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds:g} s: {what}") from None
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+_CLIENTS: list["Client"] = []
+"""All of the running test; its site closes them."""
+
+
+class Client:
+    """One connection that is kept, and opened anew only where the other side closed it behind an answer."""
+
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", ssl: Any = None, server_name: str | None = None
+    ) -> None:
+        self._to: dict[str, Any] = {"host": host, "port": port, "ssl": ssl, "server_hostname": server_name}
+        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.connections = 0
+        _CLIENTS.append(self)
+
+    async def ask(self, path: str = "/v2/infer", body: bytes = b"{}", **headers: str) -> Answer:
+        if self._open is None:
+            self._open = await asyncio.open_connection(**{k: v for k, v in self._to.items() if v is not None})
+            self.connections += 1
+        reader, writer = self._open
+        lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        found = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in head[1:] if line)
+        }
+        content = await reader.readexactly(int(found.get("content-length", 0)))
+        if found.get("connection") == "close":
+            self.close()
+        return Answer(int(head[0].split()[1]), found, content)
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open[1].transport.abort()
+        self._open = None
+
+
+class Pod:
+    """Answers with its version; slowly, with an error, or by breaking off where it is told to."""
+
+    def __init__(self, site: "Site", name: str, address: str, version: str) -> None:
+        self._site, self.name, self.address, self.version = site, name, address, version
+        self.answered = 0
+        self.inflight = 0
+        self.status = 200
+        self.hold: asyncio.Event | None = None
+        """While set, requests wait for it."""
+        self.breaks = 0
+        """How many requests it reads and never answers."""
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, self.address, self._site.pod_port)
+
+    def kill(self) -> None:
+        """Go without a word, as a process does that is killed."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = int(head.partition("content-length:")[2].split("\r\n")[0] or 0)
+                await reader.readexactly(length)
+                if self.breaks:
+                    self.breaks -= 1
+                    break
+                self.inflight += 1
+                try:
+                    if self.hold is not None:
+                        await self.hold.wait()
+                finally:
+                    self.inflight -= 1
+                self.answered += 1
+                text = f"{self.version} {head.split()[1]} {length}".encode()
+                writer.write(
+                    f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
+                )
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def show(self, *, ready: bool = True, going: bool = False) -> None:
+        """Have the API server say this of it."""
+        self._site.server.put(
+            f"{PODS}/{self.name}",
+            {
+                "metadata": {
+                    "labels": {
+                        "edgemodel.io/model": self._site.of[self.name],
+                        "edgemodel.io/digest": self.version[:16],
+                    },
+                    **({"deletionTimestamp": "2026-01-01T00:00:00Z"} if going else {}),
+                },
+                "spec": {"containers": [{"ports": [{"name": "http", "containerPort": self._site.pod_port}]}]},
+                "status": {
+                    "phase": "Running",
+                    "podIP": self.address,
+                    "conditions": [{"type": "Ready", "status": str(ready)}],
+                },
+            },
+        )
+
+    def remove(self) -> None:
+        self._site.server.remove(f"{PODS}/{self.name}")
+
+
+class Site:
+    """See the module's docstring."""
+
+    def __init__(self, server: ApiServerSimulator, folder: Path, **more: Any) -> None:
+        self.server = server
+        self.settings = GatewaySettings(
+            access_secret="access",
+            tls_secret=more.pop("tls_secret", ""),
+            namespaces=(NAMESPACE,),
+            state_folder=folder,
+            http_port=free_port(),
+            https_port=free_port(),
+            haproxy_port=free_port(),
+            threads=1,
+            drain_seconds=2,
+            max_connections=1024,
+            **more,
+        )
+        self.pod_port = free_port()
+        self.of: dict[str, str] = {}
+        self.pods: list[Pod] = []
+        self._numbers = itertools.count(1)
+        self.gateway: Gateway
+        self.problem: BaseException | None = None
+
+    async def pod(self, model: str = "detector", version: str = ONE, **shown: bool) -> Pod:
+        number = next(self._numbers)
+        pod = Pod(self, f"{model}-{number}", f"127.0.2.{number}", version)
+        self.of[pod.name] = model
+        self.pods.append(pod)
+        await pod.listen()
+        pod.show(**shown)
+        return pod
+
+    def model(
+        self,
+        name: str = "detector",
+        *,
+        port: int | None = None,
+        active: str | None = ONE,
+        candidate: str | None = None,
+        weight: int = 0,
+        **spec: Any,
+    ) -> int:
+        """Have the API server say this of a model; return its port."""
+        path = f"{MODELS}/{name}"
+        port = port or self.server.objects.get(path, {}).get("status", {}).get("gatewayPort") or free_port()
+        slots = {
+            slot: {"digest": f"sha256:{digest}", "image": f"r/m@sha256:{digest}"}
+            for slot, digest in (("active", active), ("candidate", candidate))
+            if digest is not None
+        }
+        status: dict[str, Any] = {"slots": slots, "gatewayPort": port}
+        if candidate is not None:
+            status["rollout"] = {"weight": weight, "step": 1}
+        self.server.put(path, {"spec": {"image": "r/m:1", **spec}, "status": status})
+        return port
+
+    def access(self, **entries: dict[str, Any]) -> None:
+        """Have the operator say who may call, by model."""
+        self.secret(
+            "access", {f"{NAMESPACE}.{name}.json": json.dumps(entry) for name, entry in entries.items()}
+        )
+
+    def secret(self, name: str, data: dict[str, str]) -> None:
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        self.server.put(f"{SECRETS}/{name}", {"data": encoded})
+
+    def changes(self, way: str) -> float:
+        found = self.gateway.metrics.registry.get_sample_value(
+            "edgemodel_gateway_changes_total", {"way": way}
+        )
+        return found or 0.0
+
+    @asynccontextmanager
+    async def running(self, *, patience: float = 10.0) -> AsyncIterator["Site"]:
+        """Run the gateway; it is ready."""
+        async with ApiServer(self.server.url, namespace=SYSTEM) as api:
+            self.gateway = Gateway(self.settings, api, patience=patience)
+            task = asyncio.create_task(self.gateway.run())
+            try:
+                await until(lambda: task.done() or self.gateway.unready() is None, "ready")
+                yield self
+            finally:
+                self.gateway.stop()
+                try:
+                    await asyncio.wait_for(task, SECONDS)
+                finally:
+                    await self.gateway.haproxy.kill()
+
+    async def close(self) -> None:
+        while _CLIENTS:
+            _CLIENTS.pop().close()
+        for pod in self.pods:
+            pod.kill()
+        await asyncio.sleep(0.05)  # transports close in the loop's next rounds
+
+
+@asynccontextmanager
+async def made(**more: Any) -> AsyncIterator[Site]:
+    """Yield a site whose gateway does not run yet."""
+    # Not pytest's folder: the path of a Unix socket is short.
+    folder = Path(tempfile.mkdtemp(prefix="gateway-"))
+    try:
+        async with ApiServerSimulator().running() as server:
+            site = Site(server, folder, **more)
+            yield site
+            await site.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def versions(client: Client, times: int) -> collections.Counter[str]:
+    """Ask that many times and count the answers by version."""
+    found: collections.Counter[str] = collections.Counter()
+    for _ in range(times):
+        answer = await client.ask()
+        assert answer.status == 200, answer
+        found[answer.text.split()[0]] += 1
+    return found
+
+
+class Load:
+    """Clients that ask all the time, until the block ends; ``answers`` counts, ``wrong`` keeps what was not 200."""
+
+    def __init__(self, port: int, clients: int = 4) -> None:
+        self._port, self._clients = port, clients
+        self.answers: collections.Counter[str] = collections.Counter()
+        self.wrong: list[str] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Load":
+        self._tasks = [asyncio.create_task(self._ask()) for _ in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _ask(self) -> None:
+        client = Client(self._port)
+        try:
+            while True:
+                try:
+                    answer = await client.ask()
+                except (OSError, EOFError) as error:
+                    self.wrong.append(f"{type(error).__name__}: {error}")
+                    client = Client(self._port)
+                    await asyncio.sleep(0.02)
+                    continue
+                if answer.status == 200:
+                    self.answers[answer.text.split()[0]] += 1
+                else:
+                    self.wrong.append(f"{answer.status} {answer.text}")
+                    await asyncio.sleep(0.02)
+        finally:
+            client.close()
+
+    @property
+    def total(self) -> int:
+        return self.answers.total()
+
+
+async def answering(port: int) -> Client:
+    """Return a client of a model, once it is led to."""
+    client = Client(port)
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                if (await client.ask()).status == 200:
+                    return client
+            except (OSError, EOFError):
+                client = Client(port)
+            await asyncio.sleep(0.02)
