@@ -73,7 +73,7 @@ def held(view: View) -> str:
 def kept_closed(view: View, version: VersionView) -> tuple[Reason, str]:
     """Say why a version whose pods are ready gets no requests: its golden samples."""
     if view.judged.golden == "Fail":
-        told = f"{capital(version.name)} answers golden samples wrongly and gets no requests: {sentence(view.judged.why)}"
+        told = f"{capital(version.name)} does not pass its golden samples and gets no requests: {sentence(view.judged.why)}"
         return Reason.GOLDEN_SAMPLES_FAILED, f"{told} {outlook(view)}"
     if view.step.inconclusive:
         told = (

@@ -109,9 +109,11 @@ def _why(results: Iterable[GateResult]) -> str:
     """Return what decides against a candidate, the failures first, without what changes with each request."""
     found = sorted((one for one in results if one.result != "Pass"), key=lambda one: one.result != "Fail")
     failed = [one for one in found if one.result == "Fail"]
-    return "; ".join(
-        f"{one.name}: {one.value or 'nothing'} of {one.samples}"
-        + (f", expected {one.limit}" if one.limit else "")
-        + (f" ({one.message})" if one.message else "")
-        for one in failed or found
-    )[:_STORY]
+    return "; ".join(_told(one) for one in failed or found)[:_STORY]
+
+
+def _told(one: GateResult) -> str:
+    of = f" of {one.samples} requests" if one.name.startswith(("errors", "latency")) else ""
+    expected = f", expected {one.limit}" if one.limit else ""
+    why = f" ({one.message})" if one.message else ""
+    return f"{one.name}: {one.value or 'nothing'}{of}{expected}{why}"

@@ -10,7 +10,7 @@ from edgemodel.rollout.facts import NOT_SEEN, Seen, Wanted
 _DID = {
     Reason.GATE_FAILED: "did not pass the gate",
     Reason.GATE_INCONCLUSIVE: "could not be judged",
-    Reason.GOLDEN_SAMPLES_FAILED: "answers golden samples wrongly",
+    Reason.GOLDEN_SAMPLES_FAILED: "does not pass its golden samples",
     Reason.MANUAL: "was not wanted",
 }
 
