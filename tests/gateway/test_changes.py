@@ -44,7 +44,7 @@ async def test_pods_come_and_go_without_a_reload_and_without_a_failed_request(si
     assert await worker(site) == same
     assert (site.changes("reload"), site.gateway.haproxy.starts) == (1, 1)
     async with asyncio.timeout(20):
-        while len(await servers(site, "vision.detector.active")) > 1:
+        while len(await servers(site, "vision.detector.active")) > 1:  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(0.1)
 
 
@@ -128,8 +128,8 @@ async def test_a_client_that_was_idle_over_a_reload_and_a_change_of_all_pods_is_
     await until(lambda: site.changes("reload") >= 2, "a reload")
     assert len(await site.gateway.haproxy.leaving()) == 1
     new = await site.pod()
-    await answering(port)
-    await until(lambda: new.answered > 0, "the new pod")
+    async with Load(port):
+        await until(lambda: new.answered > 0, "the new pod")
     pod.kill()
     pod.remove()
     await until(lambda: site.changes("runtime") >= 2, "the old pod's end")

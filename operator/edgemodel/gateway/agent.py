@@ -24,7 +24,7 @@ from edgemodel.gateway import kept, runtime
 from edgemodel.gateway.api_server import ApiServer
 from edgemodel.gateway.changes import Command, apart_from_shapes, changes, settled
 from edgemodel.gateway.collection import Collection
-from edgemodel.gateway.configuration import Place, files
+from edgemodel.gateway.configuration import ENDING, Place, files
 from edgemodel.gateway.haproxy import HAProxy
 from edgemodel.gateway.metrics import Metrics
 from edgemodel.gateway.own_secrets import OwnSecrets
@@ -148,6 +148,16 @@ class Gateway:
             await self._stopping.wait()
             for task in tasks:
                 task.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
+        """Wait for requests that are under way; no worker leaves them to the one that followed it any more."""
+        command = f"set map {self.place.weights} {ENDING} 1"
+        with contextlib.suppress(runtime.CommandRefused):
+            await runtime.order(self.place.runtime_socket, command)
+        for worker in await self.haproxy.leaving():
+            with contextlib.suppress(runtime.CommandRefused):
+                await runtime.order(self.place.master_socket, f"@!{worker} {command}")
         await self.haproxy.stop(self._settings.drain_seconds)
 
     async def _keep_alive(self) -> None:
@@ -264,11 +274,6 @@ class Gateway:
         self._tidy += [command for command in commands if command.tidying]
         self._applied = wanted
         self._changed_by("runtime")
-        # A worker of before a reload may still get one request of each of its connections.
-        for worker in await self.haproxy.leaving():
-            for text in at_once:
-                with contextlib.suppress(runtime.CommandRefused):
-                    await runtime.order(self.place.master_socket, f"@!{worker} {text}")
         # A new worker, whenever one comes, begins from the files.
         await asyncio.to_thread(self.haproxy.remember, files(wanted, self.place, self._certificate))
         await self._remove_idle()
@@ -303,7 +308,7 @@ class Gateway:
         except Refused as error:
             log.error("%s", error.message)  # noqa: TRY400 - for a person
             certificate = await self._sound_certificate(certificate)
-            wanted = await self._sound(wanted)
+            wanted = await self._sound(wanted, certificate)
             text = files(wanted, self.place, certificate)
             await self.haproxy.check(text)
         try:
@@ -327,17 +332,18 @@ class Gateway:
             asyncio.get_running_loop().call_later(10 * AGAIN_SECONDS, self._changed)
         return free
 
-    async def _sound(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    async def _sound(self, routes: tuple[Route, ...], certificate: str) -> tuple[Route, ...]:
         """Leave out each model whose own part HAProxy does not take."""
         sound: list[Route] = []
         known = {route.shape for route in self._applied or ()}
         for route in routes:
             try:
                 if route.shape not in known:
-                    await self.haproxy.check(files((route,), self.place))
+                    await self.haproxy.check(files((route,), self.place, certificate))
                 sound.append(route)
             except Refused as error:
                 self._refused[route.key] = (route.shape, error.message)
+                self._wake.set()  # to have it told
         return tuple(sound)
 
     async def _sound_certificate(self, certificate: str) -> str:

@@ -17,6 +17,8 @@ CHECK = "check inter 500ms fall 2 rise 1 observe layer7 error-limit 20 on-error 
 """A connection twice a second: a node that is gone is out within two seconds, whoever else knows of it. Twenty failures in a
 row of a pod whose port still answers take it out until the next check."""
 ACTIVE, CANDIDATE = "active", "candidate"
+ENDING = "ending"
+"""Key of the map of weights that is 1 once no worker follows."""
 SPARE = "spare-"
 """Begins the name of an active pod's entry in the candidate's backend."""
 
@@ -67,7 +69,7 @@ def files(routes: Iterable[Route], place: Place, certificate: str = "") -> dict[
     """
     routes = tuple(routes)
     found = {
-        "weights.map": _map((route.key, str(route.weight)) for route in routes),
+        "weights.map": _map([(ENDING, "0"), *((route.key, str(route.weight)) for route in routes)]),
         "ports.map": _map((str(route.port), route.key) for route in routes),
         "routes.map": _map((route.key, route.backend) for route in routes),
     }
@@ -113,6 +115,7 @@ def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str
             _global(place),
             _defaults(),
             _exporter(place),
+            _again(),
             _by_port(routes, place),
             _by_path(place, tls=tls),
             *(_backends(route, place) for route in routes),
@@ -186,13 +189,31 @@ frontend exporter
 """
 
 
+def _again() -> str:
+    return """\
+backend again
+    # At the port by which the request came.
+    server follower 127.0.0.1
+"""
+
+
+def _followed(place: Place) -> str:
+    """Mark requests for the worker that followed this one.
+
+    After a reload a worker ends its connections behind the next answer of each; of pods that came since then it is not told
+    (HAProxy: "Proxy is disabled"). By TLS it answers itself: who shows a certificate would show it to nobody else.
+    """
+    going_on = f"{{ str({ENDING}),map_str_int({place.weights},0) eq 0 }}"
+    return f"    http-request set-var(txn.again) int(1) if {{ stopping }} !{{ ssl_fc }} {going_on}\n"
+
+
 def _by_port(routes: tuple[Route, ...], place: Place) -> str:
     binds = "".join(f"    bind {place.at(route.port)}\n" for route in routes)
     if not routes:
         return ""
     return f"""\
 frontend by-port
-{binds}    http-request set-var(txn.route) dst_port,map({place.folder}/ports.map)
+{binds}{_followed(place)}    http-request set-var(txn.route) dst_port,map({place.folder}/ports.map)
 {_choice(place)}"""
 
 
@@ -206,16 +227,17 @@ def _by_path(place: Place, *, tls: bool) -> str:
         {"error": "gateway: no such model here; expected /<namespace>/<name>/v2/…"}, ensure_ascii=True
     )
     missing = f"http-request return status 404 content-type application/json string '{body}'"
+    first = "!{ var(txn.again) -m found }"
     return f"""\
 frontend by-path
     bind {place.at(place.http_port)}
-{secure}    http-request set-var(txn.namespace) path,field(2,/)
+{secure}{_followed(place)}    http-request set-var(txn.namespace) path,field(2,/)
     http-request set-var(txn.name) path,field(3,/)
     http-request set-var-fmt(txn.route) %[var(txn.namespace)]/%[var(txn.name)]
-    {missing} unless {{ var(txn.route),map({place.folder}/routes.map) -m found }}
-    http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1
+    {missing} if {first} !{{ var(txn.route),map({place.folder}/routes.map) -m found }}
+    http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1 if {first}
     # What else a pod answers, its metrics say, is nobody's business out here.
-    {missing} unless {{ path /v2 }} or {{ path_beg /v2/ }}
+    {missing} if {first} !{{ path /v2 }} !{{ path_beg /v2/ }}
 {_choice(place)}"""
 
 
@@ -223,6 +245,7 @@ def _choice(place: Place) -> str:
     return f"""\
     http-request set-var(txn.backend) var(txn.route),map({place.folder}/routes.map)
     http-request set-var(txn.weight) var(txn.route),map_str_int({place.weights},0)
+    use_backend again if {{ var(txn.again) -m found }}
     use_backend %[var(txn.backend)].{CANDIDATE} if {{ rand(100),sub(txn.weight) lt 0 }}
     use_backend %[var(txn.backend)].{ACTIVE}
 """

@@ -70,7 +70,7 @@ class HAProxy:
             trial,
             {name: text.replace(f"{self._folder}/", f"{trial}/") for name, text in files.items()},
         )
-        code, said = await self._run("-c", "-q", "-f", str(trial / "haproxy.cfg"))
+        code, said = await self._run("-c", "-f", str(trial / "haproxy.cfg"))
         if code != 0:
             told = said.replace(f"{trial}/", "")[-2000:].strip()
             raise Refused("GatewayFailed", f"HAProxy does not take the configuration: {told or code}")
