@@ -90,12 +90,14 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(timeout=self.timeout + 20)
         finally:
             self._process.kill()
             self._reader.join(timeout=10)
+            self._process.stdout.close()
         if self._process.returncode != 0:
             raise AssertionError(
                 f"the load ended with {self._process.returncode}; its standard error says why"

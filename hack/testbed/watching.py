@@ -54,3 +54,5 @@ def watch(kube: Kube, kind: str, namespace: str) -> Iterator[Watch]:
         process.terminate()
         process.wait(timeout=10)
         thread.join(timeout=10)
+        assert process.stdout is not None
+        process.stdout.close()
