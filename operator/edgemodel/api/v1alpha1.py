@@ -133,6 +133,19 @@ class Slots(Resource):
     """Served before; what a rollback returns to."""
 
 
+class EarlierRollback(Resource):
+    """A version that was taken back before the last one was, and is not tried again either."""
+
+    digest: DigestText
+    """The version."""
+    reason: str = Field(max_length=1024)
+    """Why, in one word."""
+    message: str = Field(default="", max_length=512)
+    """Why, for a person."""
+    at: datetime
+    """When."""
+
+
 class RolledBack(Resource):
     """A version that was tried and taken back; not tried again until asked."""
 
@@ -148,6 +161,8 @@ class RolledBack(Resource):
     """The value of the retry annotation that has been honoured."""
     generation: int = 0
     """metadata.generation when it was taken back; a later one lifts the ban."""
+    earlier: list[EarlierRollback] = Field(default_factory=list, max_length=8)
+    """What was taken back before, under the same spec and the same retry annotation, the latest first."""
 
 
 class Tag(Resource):

@@ -31,6 +31,7 @@ from edgemodel.reconcile.versions import seen_versions, selected_label
 from edgemodel.reconcile.view import View
 from edgemodel.reconcile.wanted import opens, refused, steps, target, wanted
 from edgemodel.rollout.machine import Step, step
+from edgemodel.rollout.slots import banned
 
 LOOK_AGAIN_SECONDS = 1.0
 """How soon to look whether the version before the active one may go, or the Service's turn is done."""
@@ -117,8 +118,8 @@ def _known(observed: Observed) -> tuple[str, ...]:
     """
     status, new = observed.model.status, target(observed)
     slots = (status.slots.active, status.slots.candidate, status.slots.last_good, new)
-    banned = (status.rolled_back.digest,) if status.rolled_back is not None else ()
-    return tuple(dict.fromkeys((*(slot.digest for slot in slots if slot is not None), *banned)))
+    back = sorted(banned(status.rolled_back))
+    return tuple(dict.fromkeys((*(slot.digest for slot in slots if slot is not None), *back)))
 
 
 def _slots_of(taken: Step) -> tuple[Slot | None, ...]:

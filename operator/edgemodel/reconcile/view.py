@@ -111,10 +111,14 @@ class View:
     @property
     def taken_back(self) -> RolledBack | None:
         """The version that spec.image stands for, if it was tried and taken back."""
-        banned = self.step.rolled_back
-        if banned is None or self.candidate is not None or banned.digest != self.target_digest:
-            return None
-        return banned
+        last, digest = self.step.rolled_back, self.target_digest
+        if last is None or self.candidate is not None or last.digest == digest:
+            return last if self.candidate is None else None
+        for one in last.earlier:
+            if one.digest == digest:
+                update = {"digest": one.digest, "reason": one.reason, "message": one.message, "at": one.at}
+                return last.model_copy(update=update)
+        return None
 
     @property
     def refusal(self) -> tuple[Reason, str] | None:

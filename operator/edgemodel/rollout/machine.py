@@ -35,7 +35,7 @@ from edgemodel.api.rollout import RolloutStatus
 from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
 from edgemodel.rollout.facts import ALL_AT_ONCE, NOT_SEEN, SURGE_NEEDS_ROOM, Hold, Seen, Wanted, names
 from edgemodel.rollout.running import receiving, to_run, to_serve
-from edgemodel.rollout.slots import held_back, marked, refreshed, started, taken_back, undelivered
+from edgemodel.rollout.slots import banned, held_back, marked, refreshed, started, taken_back, undelivered
 from edgemodel.rollout.steps import move
 
 PAUSED = Hold(Reason.PAUSED, "spec.rollout.paused is true")
@@ -89,8 +89,8 @@ class _State:
     @property
     def urgent(self) -> bool:
         """The candidate is what an active version makes way for that is not to serve."""
-        active, banned = self.slots.active, self.rolled_back
-        return active is not None and banned is not None and banned.digest == active.digest
+        active, last = self.slots.active, self.rolled_back
+        return active is not None and last is not None and last.digest == active.digest
 
     def start(self, target: Slot, steps: int, now: datetime) -> None:
         """Make a version the candidate, in place of any other."""
@@ -213,14 +213,14 @@ def _obey(wanted: Wanted, state: _State, now: datetime) -> None:
         return
     told = "the annotation edgemodel.io/rollback names it"
     if candidate is not None and names(wanted.rollback, candidate.digest):
-        state.drop(taken_back(candidate, Reason.MANUAL, told, wanted, now))
+        state.drop(taken_back(candidate, Reason.MANUAL, told, wanted, now, state.rolled_back))
     elif (
         names(wanted.rollback, active.digest)
         and last_good is not None
         and last_good.digest not in wanted.refused
         and not (state.urgent and candidate is not None)
     ):
-        state.rolled_back = taken_back(active, Reason.MANUAL, told, wanted, now)
+        state.rolled_back = taken_back(active, Reason.MANUAL, told, wanted, now, state.rolled_back)
         state.start(last_good, 1, now)
 
 
@@ -246,7 +246,7 @@ def _judge(wanted: Wanted, state: _State, seen: Mapping[str, Seen], now: datetim
         state.drop()  # starts afresh, with a full deadline, when what holds it ends
     elif version.failure is not None and version.failure.fatal:
         failure = version.failure
-        state.drop(taken_back(candidate, failure.reason, failure.message, wanted, now))
+        state.drop(taken_back(candidate, failure.reason, failure.message, wanted, now, state.rolled_back))
     else:
         _move(wanted, state, candidate, version, seen, now)
 
@@ -279,12 +279,14 @@ def _move(
     if moved.end == "Promoted":
         state.promote(now)
     elif moved.end == "TakenBack":
-        state.drop(taken_back(candidate, moved.reason, moved.why, wanted, now))
+        state.drop(taken_back(candidate, moved.reason, moved.why, wanted, now, state.rolled_back))
     else:
         deadline = None if wanted.paused else _deadline(wanted, state)
         if deadline is not None and now.timestamp() >= deadline:
             late = _late(wanted, version)
-            state.drop(taken_back(candidate, Reason.PROGRESS_DEADLINE_EXCEEDED, late, wanted, now))
+            state.drop(
+                taken_back(candidate, Reason.PROGRESS_DEADLINE_EXCEEDED, late, wanted, now, state.rolled_back)
+            )
 
 
 def _judge_first(
@@ -316,14 +318,14 @@ def _judge_first(
 
 def _startable(wanted: Wanted, state: _State) -> Slot | None:
     """Return the target if it should be started, were there nothing to hold it."""
-    target, active, banned = wanted.target, state.slots.active, state.rolled_back
+    target, active = wanted.target, state.slots.active
     if target is None or state.slots.candidate is not None or target.digest in wanted.refused:
         return None
     if active is None:
         return target
     if active.digest == target.digest or names(wanted.rollback, target.digest):
         return None
-    return None if banned is not None and banned.digest == target.digest else target
+    return None if target.digest in banned(state.rolled_back) else target
 
 
 def _hold(wanted: Wanted, state: _State) -> Hold | None:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from edgemodel.api.conditions import Reason
-from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
+from edgemodel.api.v1alpha1 import EarlierRollback, RolledBack, Slot, Slots
 from edgemodel.rollout.facts import NOT_SEEN, Seen, Wanted
 
+EARLIER = 8
+"""How many versions are remembered as taken back, besides the last."""
 _DID = {
     Reason.GATE_FAILED: "did not pass the gate",
     Reason.GATE_INCONCLUSIVE: "could not be judged",
@@ -77,8 +79,15 @@ def started(target: Slot, last_good: Slot | None, now: datetime) -> Slot:
     return target.model_copy(update={"since": now, "tries": tries + 1, "delivered": None})
 
 
-def taken_back(slot: Slot, reason: Reason, message: str, wanted: Wanted, now: datetime) -> RolledBack:
-    """Return what is remembered of a version that is taken back now."""
+def taken_back(
+    slot: Slot,
+    reason: Reason,
+    message: str,
+    wanted: Wanted,
+    now: datetime,
+    last: RolledBack | None,
+) -> RolledBack:
+    """Return what is remembered of a version that is taken back now; ``last`` is what was remembered until now."""
     name = slot.version or slot.digest[: len("sha256:") + 12]
     did = _DID.get(reason, "did not get ready")
     return RolledBack(
@@ -88,4 +97,19 @@ def taken_back(slot: Slot, reason: Reason, message: str, wanted: Wanted, now: da
         at=now,
         retry=wanted.retry,
         generation=wanted.generation,
+        earlier=_earlier(last, slot.digest),
     )
+
+
+def banned(remembered: RolledBack | None) -> frozenset[str]:
+    """Return the digests that are not tried again until somebody asks for it."""
+    if remembered is None:
+        return frozenset()
+    return frozenset((remembered.digest, *(one.digest for one in remembered.earlier)))
+
+
+def _earlier(last: RolledBack | None, digest: str) -> list[EarlierRollback]:
+    if last is None:
+        return []
+    one = EarlierRollback(digest=last.digest, reason=last.reason, message=last.message[:512], at=last.at)
+    return [found for found in (one, *last.earlier) if found.digest != digest][:EARLIER]

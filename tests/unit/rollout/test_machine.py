@@ -452,3 +452,25 @@ def test_a_pods_long_story_fits_into_status() -> None:
 
 def test_a_candidate_without_a_start_has_no_deadline() -> None:
     assert overdue_at(slot("a"), 600) is None
+
+
+def test_what_failed_before_the_last_one_that_failed_is_not_tried_again_either() -> None:
+    failing = {"a": up(), "c": up(ready=0, failure=LOAD_FAILED)}
+    wanted = replace(WANTED, target=slot("c"))
+    taken = take(wanted, Slots(active=A, candidate=C), failing, rolled_back=BANNED, selected="a")
+    back = taken.rolled_back
+    assert back is not None
+    assert (back.digest, [one.digest for one in back.earlier]) == (digest("c"), [digest("b")])
+    assert take(WANTED, taken.slots, {"a": up()}, rolled_back=back, selected="a").slots.candidate is None
+    asked = take(replace(WANTED, retry="again"), taken.slots, {"a": up()}, rolled_back=back, selected="a")
+    assert asked.slots.candidate is not None
+
+
+def test_a_version_that_fails_again_is_remembered_once_and_old_failures_are_forgotten() -> None:
+    back: RolledBack | None = None
+    for letter in "bcdef0123456b":
+        candidate, seen = slot(letter, since=NOW), {"a": up(), letter: up(ready=0, failure=LOAD_FAILED)}
+        wanted = replace(WANTED, target=candidate)
+        back = take(wanted, Slots(active=A, candidate=candidate), seen, rolled_back=back).rolled_back
+    assert back is not None
+    assert "".join(one.digest[7] for one in back.earlier) == "6543210f"
