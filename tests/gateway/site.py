@@ -105,6 +105,9 @@ class Pod:
         self.status = 200
         self.hold: asyncio.Event | None = None
         """While set, requests wait for it."""
+        self.seconds = 0.0
+        """How long a request takes, one after the other."""
+        self._one = asyncio.Lock()
         self.breaks = 0
         """How many requests it reads and never answers."""
         self._server: asyncio.Server | None = None
@@ -134,6 +137,9 @@ class Pod:
                 try:
                     if self.hold is not None:
                         await self.hold.wait()
+                    if self.seconds:
+                        async with self._one:
+                            await asyncio.sleep(self.seconds)
                 finally:
                     self.inflight -= 1
                 self.answered += 1
@@ -187,6 +193,7 @@ class Site:
             https_port=free_port(),
             haproxy_port=free_port(),
             threads=1,
+            port=0,
             drain_seconds=2,
             max_connections=1024,
             **more,
