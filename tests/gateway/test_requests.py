@@ -103,9 +103,10 @@ async def test_a_pod_that_is_killed_under_load_costs_no_request(site: Site) -> N
 
 async def test_where_no_pod_is_a_client_is_told_to_try_again(site: Site) -> None:
     pod = await site.pod()
-    client = await answering(site.model())
+    port = site.model()
+    await answering(port)
     pod.kill()
-    answer = await client.ask()
+    answer = await Client(port).ask()
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert "gateway" in answer.text
 

@@ -223,9 +223,7 @@ def _by_path(place: Place, *, tls: bool) -> str:
         if tls
         else ""
     )
-    body = json.dumps(
-        {"error": "gateway: no such model here; expected /<namespace>/<name>/v2/…"}, ensure_ascii=True
-    )
+    body = json.dumps({"error": "gateway: no such model here; expected /<namespace>/<name>/v2/..."})
     missing = f"http-request return status 404 content-type application/json string '{body}'"
     first = "!{ var(txn.again) -m found }"
     return f"""\
@@ -275,6 +273,8 @@ def _rules(route: Route, place: Place) -> str:
     lines = [f"timeout queue {max(1, round(route.queue_seconds * 1000))}ms"]
     if route.access is not None:
         lines += _guard(route.access, route, place)
+        if route.access.closed or route.access.tokens == ():
+            return "".join(f"    {line}\n" for line in lines)  # nobody gets any further
     full = json.dumps({"error": "gateway: too many requests wait already; try again"})
     lines.append(
         f"http-request return status 503 content-type application/json string '{full}' hdr Retry-After 1 "
@@ -296,16 +296,12 @@ def _guard(access: Access, route: Route, place: Place) -> list[str]:
         return [refusal(403, "nobody may call this model: its access Secret is missing or empty", "")]
     lines = []
     if access.tokens is not None:
-        lines.append(
-            refusal(
-                401,
-                "a bearer token is needed that this model knows",
-                f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {place.folder}/{tokens_file(access)} }}"
-                if access.tokens
-                else "",
-                ' hdr WWW-Authenticate "Bearer"',
-            )
-        )
+        listed = f"{place.folder}/{tokens_file(access)}"
+        known = f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {listed} }}"
+        text, bearer = "a bearer token is needed that this model knows", ' hdr WWW-Authenticate "Bearer"'
+        lines.append(refusal(401, text, known if access.tokens else "", bearer))
+        if not access.tokens:
+            return lines
     if access.client_ca is not None:
         lines.append(
             refusal(
