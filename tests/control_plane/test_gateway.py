@@ -142,7 +142,7 @@ async def test_a_service_is_turned_to_the_gateway_and_back_without_a_moment_with
 
             await until(back, "only pods are led to")
             await site.becomes("Ready", "True", "Serving")
-            assert "gatewayPort" not in await site.status()
+            assert await port_of(site) == port, "a gateway that drains goes by it"
     assert gaps == []
 
 

@@ -9,7 +9,8 @@ and each step is taken only once the one before was seen:
 * to the gateway: a gateway pod was seen to answer at this model's port → our slice → the Service without selector → the
   slices that Kubernetes made for the selector go. (Its controller leaves them behind, and mirrors the old Endpoints object
   into a new slice; that goes by the object it was made from.)
-* to pods: the Service with selector → Kubernetes' slice names a pod that answers → our slice goes.
+* to pods: the Service with selector → Kubernetes' slice names a pod that answers → our slice goes. (The port stays in
+  status: without it a gateway that drains would answer no more.)
 
 Where ``spec.access`` says who may call, no step leads to pods: without a gateway the Service leads to nobody, because a pod
 asks nobody who he is.

@@ -29,7 +29,8 @@ def summarise(view: View, now: datetime) -> EdgeModelStatus:
         ready_replicas=serve.ready if serve else 0,
         selector=_selector(model, step.serve),
         url=url(model) if serve else "",
-        gateway_port=view.observed.gateway_port,
+        # It stays when the gateway is turned off: one that drains goes by it until the last proxy leads past it.
+        gateway_port=old.gateway_port if view.observed.gateway is None else view.observed.gateway_port,
         tag=_tag(view, now),
         slots=step.slots,
         rollout=told(step.rollout, old.rollout, view.judged.results) if step.rollout is not None else None,

@@ -104,7 +104,7 @@ def test_a_live_service_is_turned_to_its_pods_without_a_gap() -> None:
     assert OURS in world.slice_names(), "until a slice of pods names one that answers"
     world.settle()
     assert world.slice_names() == {OF_SELECTOR}
-    assert world.model.status.gateway_port is None
+    assert world.model.status.gateway_port == PORT, "a gateway that drains goes by it"
     assert world.gaps == []
 
 
