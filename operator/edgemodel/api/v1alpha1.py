@@ -233,7 +233,7 @@ class EdgeModelStatus(Resource):
     url: str = ""
     """Where the model answers inside the cluster."""
     gateway_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port at which the gateway's pods answer for this model; none without a gateway."""
+    """Port at which the gateway's pods answer for this model; it stays when the gateway is turned off."""
     tag: Tag | None = None
     """What spec.image stands for."""
     slots: Slots = Field(default_factory=Slots)
