@@ -28,8 +28,8 @@ from edgemodel.gateway.configuration import Place, files
 from edgemodel.gateway.routes import Route, Server
 from tests.gateway.site import Client, Load, Pod, Site, answering, free_port, made, until
 
-ROUNDS = 5
-WRK_SECONDS = 4
+ROUNDS = 12
+WRK_SECONDS = 2
 RATE, SECONDS, CONNECTIONS = 150.0, 20.0, 48
 QUICK, SLOW = 0.004, 0.040
 CHANGES = 100
@@ -45,8 +45,8 @@ _TIMEOUTS = "timeout connect 1s\n    timeout client 60s\n    timeout server 60s"
 
 
 @contextmanager
-def haproxy(folder: Path, text: dict[str, str]) -> Iterator[None]:
-    """Run HAProxy on a configuration, in one process."""
+def haproxy(folder: Path, text: dict[str, str]) -> Iterator[int]:
+    """Run HAProxy on a configuration, in one process; yield its id."""
     folder.mkdir(exist_ok=True)
     for name, content in text.items():
         (folder / name).write_text(content)
@@ -56,7 +56,7 @@ def haproxy(folder: Path, text: dict[str, str]) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()
@@ -132,6 +132,12 @@ def wrk(script: Path, port: int, connections: int, seconds: int) -> tuple[float,
     return float(rate[1]), float(median[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[median[2]]
 
 
+def used(process: int) -> float:
+    """Return the seconds of processor that a process has used (proc(5), stat)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def cost(report: Report) -> None:
     """Measure throughput and added latency, beside plain HAProxy."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as stack:
@@ -141,19 +147,28 @@ def cost(report: Report) -> None:
         pods = [free_port() for _ in range(3)]
         plain, ours = free_port(), free_port()
         stack.enter_context(haproxy(folder / "pods", {"haproxy.cfg": pods_configuration(pods)}))
-        stack.enter_context(haproxy(folder / "plain", {"haproxy.cfg": plain_configuration(plain, pods)}))
+        processes = {
+            "plain": stack.enter_context(
+                haproxy(folder / "plain", {"haproxy.cfg": plain_configuration(plain, pods)})
+            )
+        }
         place = Place(str(folder / "ours"), http_port=free_port(), metrics_port=free_port(), threads=1)
         route = Route(
             "vision", "detector", ours, tuple(Server(f"pod-{port}", "127.0.0.1", port) for port in pods)
         )
-        stack.enter_context(haproxy(folder / "ours", files((route,), place)))
+        processes["ours"] = stack.enter_context(haproxy(folder / "ours", files((route,), place)))
         time.sleep(1.0)  # all of them listen
         ways = {"direct": pods[0], "plain": plain, "ours": ours}
         rates: dict[str, list[float]] = {way: [] for way in ways}
         medians: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
-            for way, port in ways.items():
+        each: dict[str, list[float]] = {way: [] for way in processes}
+        for number in range(ROUNDS):
+            for way, port in list(ways.items())[:: 1 if number % 2 else -1]:
+                before = used(processes[way]) if way in processes else 0.0
                 rates[way].append(wrk(script, port, 32, WRK_SECONDS)[0])
+                if way in processes:
+                    took = used(processes[way]) - before
+                    each[way].append(1e6 * took / (rates[way][-1] * WRK_SECONDS))
                 medians[way].append(wrk(script, port, 1, WRK_SECONDS)[1])
     ratios = [ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True)]
     added = [ours - direct for ours, direct in zip(medians["ours"], medians["direct"], strict=True)]
@@ -163,6 +178,8 @@ def cost(report: Report) -> None:
     report.add("plain_haproxy_added_p50", statistics.median(plain_added), "ms")
     report.add("gateway_requests", statistics.median(rates["ours"]), "1/s")
     report.add("plain_haproxy_requests", statistics.median(rates["plain"]), "1/s")
+    for way, found in each.items():
+        report.add(f"processor_time_per_request_of_{way}", statistics.median(found), "µs")
     report.notes["rounds"] = {"rates": rates, "medians_ms": medians}
 
 
