@@ -81,7 +81,9 @@ async def test_the_longest_name_is_accepted(site: Site) -> None:
         {"rollout": {"gate": {"maxErrorRatio": 0, "maxLatencyIncrease": 2.5, "maxLatencyP99": "80ms"}}},
     ],
 )
-async def test_windows_steps_gates_and_delivery_by_nodes_are_accepted(site: Site, spec: dict[str, Any]) -> None:
+async def test_windows_steps_gates_and_delivery_by_nodes_are_accepted(
+    site: Site, spec: dict[str, Any]
+) -> None:
     await site.api.apply(EDGE_MODEL, model(site.namespace, **spec), manager="tests")
 
 
