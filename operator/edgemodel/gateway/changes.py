@@ -53,7 +53,7 @@ def changes(old: Iterable[Route], new: Iterable[Route], place: Place) -> tuple[C
             out += [f"set server {name} state maint" for name in sorted(names)]
             removed += [f"del server {name}" for name in sorted(names)]
         if was.weight != route.weight:
-            weights.append(f"set map {place.weights} {route.key} {route.weight}")
+            weights.append(f"set map {place.weights} {route.backend} {route.weight}")
     at_once = [Command(text) for text in (*added, *left, *weights, *gone)]
     return (*at_once, *(Command(text, tidying=True) for text in removed))
 

@@ -35,7 +35,7 @@ class Place:
     ipv6: bool = False
     """Take requests that come by IPv6, too."""
     threads: int | None = None
-    buffer_bytes: int = 32768
+    buffer_bytes: int = 16384
     """A request that fits is sent again to another pod when the first one dies before it answers."""
     max_connections: int = 4096
 
@@ -69,9 +69,8 @@ def files(routes: Iterable[Route], place: Place, certificate: str = "") -> dict[
     """
     routes = tuple(routes)
     found = {
-        "weights.map": _map([(ENDING, "0"), *((route.key, str(route.weight)) for route in routes)]),
-        "ports.map": _map((str(route.port), route.key) for route in routes),
-        "routes.map": _map((route.key, route.backend) for route in routes),
+        "weights.map": _map([(ENDING, "0"), *((route.backend, str(route.weight)) for route in routes)]),
+        "ports.map": _map((str(route.port), route.backend) for route in routes),
     }
     listed = [f"{place.folder}/tls.pem"]
     for route in routes:
@@ -231,8 +230,8 @@ frontend by-path
     bind {place.at(place.http_port)}
 {secure}{_followed(place)}    http-request set-var(txn.namespace) path,field(2,/)
     http-request set-var(txn.name) path,field(3,/)
-    http-request set-var-fmt(txn.route) %[var(txn.namespace)]/%[var(txn.name)]
-    {missing} if {first} !{{ var(txn.route),map({place.folder}/routes.map) -m found }}
+    http-request set-var-fmt(txn.route) %[var(txn.namespace)].%[var(txn.name)]
+    {missing} if {first} !{{ var(txn.route),map_str_int({place.weights}) -m found }}
     http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1 if {first}
     # What else a pod answers, its metrics say, is nobody's business out here.
     {missing} if {first} !{{ path /v2 }} !{{ path_beg /v2/ }}
@@ -241,11 +240,10 @@ frontend by-path
 
 def _choice(place: Place) -> str:
     return f"""\
-    http-request set-var(txn.backend) var(txn.route),map({place.folder}/routes.map)
     http-request set-var(txn.weight) var(txn.route),map_str_int({place.weights},0)
     use_backend again if {{ var(txn.again) -m found }}
-    use_backend %[var(txn.backend)].{CANDIDATE} if {{ rand(100),sub(txn.weight) lt 0 }}
-    use_backend %[var(txn.backend)].{ACTIVE}
+    use_backend %[var(txn.route)].{CANDIDATE} if {{ rand(100),sub(txn.weight) lt 0 }}
+    use_backend %[var(txn.route)].{ACTIVE}
 """
 
 
@@ -275,11 +273,12 @@ def _rules(route: Route, place: Place) -> str:
         lines += _guard(route.access, route, place)
         if route.access.closed or route.access.tokens == ():
             return "".join(f"    {line}\n" for line in lines)  # nobody gets any further
-    full = json.dumps({"error": "gateway: too many requests wait already; try again"})
-    lines.append(
-        f"http-request return status 503 content-type application/json string '{full}' hdr Retry-After 1 "
-        f"if {{ queue ge {max(1, route.queue_limit)} }}"
-    )
+    if route.max_inflight:
+        body = json.dumps({"error": "gateway: too many requests wait already; try again"})
+        lines.append(
+            f"http-request return status 503 content-type application/json string '{body}' hdr Retry-After 1 "
+            f"if {{ queue ge {max(1, route.queue_limit)} }}"
+        )
     if route.sticky:
         # Nothing to remember: the same after a reload, and in every pod of the gateway.
         lines += ["balance source", "hash-type consistent"]

@@ -38,8 +38,8 @@ class GatewaySettings(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=64)
     """HAProxy's threads; as many as the node has cores when empty."""
     max_connections: int = Field(default=4096, ge=16, le=1_000_000)
-    """Connections at the same time; each may take two buffers of 32 KiB."""
-    buffer_bytes: int = Field(default=32768, ge=16384, le=16 << 20)
+    """Connections at the same time; each may take two buffers of 16 KiB."""
+    buffer_bytes: int = Field(default=16384, ge=16384, le=16 << 20)
     """Longest request that is sent again to another pod when the first one dies before it answers."""
     drain_seconds: float = Field(default=30, ge=0, le=600)
     """How long requests that are under way may take when the gateway ends."""

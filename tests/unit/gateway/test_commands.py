@@ -42,7 +42,7 @@ def test_a_pod_that_is_going_gets_weight_0_and_one_that_is_back_gets_1() -> None
 
 
 def test_a_weight_is_one_command() -> None:
-    assert told(ROUTE, replace(ROUTE, weight=50)) == ["set map /state/weights.map vision/detector 50"]
+    assert told(ROUTE, replace(ROUTE, weight=50)) == ["set map /state/weights.map vision.detector 50"]
 
 
 def test_in_a_promotion_the_old_version_leaves_before_the_weight_falls() -> None:
@@ -50,7 +50,7 @@ def test_in_a_promotion_the_old_version_leaves_before_the_weight_falls() -> None
     order = [
         "enable server vision.detector.active/pod-b",
         "set server vision.detector.active/pod-a state maint",
-        "set map /state/weights.map vision/detector 0",
+        "set map /state/weights.map vision.detector 0",
         "set server vision.detector.candidate/pod-b state maint",
     ]
     assert [text for text in texts if text in order] == order
@@ -58,7 +58,7 @@ def test_in_a_promotion_the_old_version_leaves_before_the_weight_falls() -> None
 
 def test_in_a_rollback_the_weight_falls_before_the_candidate_leaves() -> None:
     assert told(ROUTE, replace(ROUTE, candidate=(), weight=0)) == [
-        "set map /state/weights.map vision/detector 0",
+        "set map /state/weights.map vision.detector 0",
         "set server vision.detector.candidate/pod-b state maint",
     ]
 
