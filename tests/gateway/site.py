@@ -194,7 +194,7 @@ class Site:
             haproxy_port=free_port(),
             threads=1,
             port=0,
-            drain_seconds=2,
+            drain_seconds=0.5,
             max_connections=1024,
             **more,
         )
