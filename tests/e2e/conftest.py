@@ -43,7 +43,25 @@ def agents_testbed() -> Iterator[Testbed]:
 
     A module that is about nodes makes it its ``bed``.
     """
-    lively = {"node": {"heartbeatSeconds": 3}, "settings": {"nodeLookInterval": 3}}
+    beside_the_operator = {
+        "labelSelector": {
+            "matchExpressions": [
+                {"key": "app.kubernetes.io/name", "operator": "In", "values": ["edgemodel"]},
+                {"key": "app.kubernetes.io/component", "operator": "NotIn", "values": ["node", "gateway"]},
+            ]
+        },
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    lively = {
+        "node": {"heartbeatSeconds": 3},
+        "settings": {"nodeLookInterval": 3},
+        # The other node is the one that things happen to.
+        "gateway": {
+            "affinity": {
+                "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside_the_operator]}
+            }
+        },
+    }
     with start("agents", nodes=2, more=lively, keep=bool(os.environ.get("KEEP"))) as testbed:
         yield testbed
 
