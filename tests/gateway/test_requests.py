@@ -101,6 +101,20 @@ async def test_a_pod_that_is_killed_under_load_costs_no_request(site: Site) -> N
     assert load.wrong == []
 
 
+async def test_a_candidate_whose_pods_all_die_costs_no_request(site: Site) -> None:
+    await site.pod()
+    candidates = [await site.pod(version=TWO) for _ in range(2)]
+    port = site.model(candidate=TWO, weight=50)
+    await answering(port)
+    async with Load(port) as load:
+        await until(lambda: all(pod.answered for pod in candidates), "load")
+        for pod in candidates:
+            pod.kill()
+        total = load.total
+        await until(lambda: load.total > total + 600, "load after it")
+    assert load.wrong == []
+
+
 async def test_where_no_pod_is_a_client_is_told_to_try_again(site: Site) -> None:
     pod = await site.pod()
     port = site.model()

@@ -42,12 +42,12 @@ def changes(old: Iterable[Route], new: Iterable[Route], place: Place) -> tuple[C
     removed: list[str] = []
     for route in new:
         was = before[route.key]
-        for begin, older, newer, extra in (
-            (f"{route.backend}.{ACTIVE}/", was.active, route.active, ""),
-            (f"{route.backend}.{CANDIDATE}/", was.candidate, route.candidate, ""),
-            (f"{route.backend}.{CANDIDATE}/{SPARE}", was.active, route.active, " backup"),
+        for begin, older, newer, tried, extra in (
+            (f"{route.backend}.{ACTIVE}/", was.active, route.active, False, ""),
+            (f"{route.backend}.{CANDIDATE}/", was.candidate, route.candidate, True, ""),
+            (f"{route.backend}.{CANDIDATE}/{SPARE}", was.active, route.active, False, " backup"),
         ):
-            added += _added(begin, older, newer, route, extra)
+            added += _added(begin, older, newer, route, tried=tried, extra=extra)
             names = [f"{begin}{name}" for name in _names(older) - _names(newer)]
             out = left if older is was.active else gone
             out += [f"set server {name} state maint" for name in sorted(names)]
@@ -80,7 +80,13 @@ def settled(old: Iterable[Route], new: Iterable[Route]) -> tuple[Route, ...]:
 
 
 def _added(
-    begin: str, old: tuple[Server, ...], new: tuple[Server, ...], route: Route, extra: str
+    begin: str,
+    old: tuple[Server, ...],
+    new: tuple[Server, ...],
+    route: Route,
+    *,
+    tried: bool,
+    extra: str,
 ) -> list[str]:
     before = {server.name: server for server in old}
     found = []
@@ -88,7 +94,7 @@ def _added(
         was, path = before.get(server.name), f"{begin}{server.name}"
         if was is None:
             found += [
-                f"add server {path} {server_line(server, route)}{extra}",
+                f"add server {path} {server_line(server, route, tried=tried)}{extra}",
                 f"enable health {path}",
                 f"enable server {path}",
             ]

@@ -16,6 +16,9 @@ from edgemodel.gateway.routes import Access, Route, Server
 CHECK = "check inter 500ms fall 2 rise 1 observe layer7 error-limit 20 on-error mark-down"
 """A connection twice a second: a node that is gone is out within two seconds, whoever else knows of it. Twenty failures in a
 row of a pod whose port still answers take it out until the next check."""
+TRIED = "check inter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
+"""The same for a candidate's pod, with which one has less patience: one refused connection takes it out until the next
+check, so that the retries of the very request come to an active pod."""
 ACTIVE, CANDIDATE = "active", "candidate"
 ENDING = "ending"
 """Key of the map of weights that is 1 once no worker follows."""
@@ -101,11 +104,14 @@ def authorities_file(access: Access) -> str:
     return f"authorities-{_short(access.client_ca or '')}.pem"
 
 
-def server_line(server: Server, route: Route) -> str:
-    """Return address and options of a server, as configuration and runtime API both take them."""
+def server_line(server: Server, route: Route, *, tried: bool = False) -> str:
+    """Return address and options of a server, as configuration and runtime API both take them.
+
+    ``tried`` marks a candidate's own pod in the candidate's backend.
+    """
     address = f"[{server.address}]" if ":" in server.address else server.address
     limit = f" maxconn {route.max_inflight}" if route.max_inflight else ""
-    return f"{address}:{server.port} {CHECK}{limit}"
+    return f"{address}:{server.port} {TRIED if tried else CHECK}{limit}"
 
 
 def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str:
@@ -250,7 +256,7 @@ def _choice(place: Place) -> str:
 def _backends(route: Route, place: Place) -> str:
     rules = _rules(route, place)
     active = "".join(_server(server, route) for server in route.active)
-    candidate = "".join(_server(server, route) for server in route.candidate)
+    candidate = "".join(_server(server, route, tried=True) for server in route.candidate)
     # Where the candidate's pods are gone the version that is known to be good takes their part.
     spare = "".join(_server(server, route, backup=True) for server in route.active)
     return f"""\
@@ -261,10 +267,12 @@ backend {route.backend}.{CANDIDATE}
 {candidate}{spare}"""
 
 
-def _server(server: Server, route: Route, *, backup: bool = False) -> str:
+def _server(server: Server, route: Route, *, tried: bool = False, backup: bool = False) -> str:
     closed = "" if server.taking else " weight 0"
     name = f"{SPARE}{server.name}" if backup else server.name
-    return f"    server {name} {server_line(server, route)}{' backup' if backup else ''}{closed}\n"
+    return (
+        f"    server {name} {server_line(server, route, tried=tried)}{' backup' if backup else ''}{closed}\n"
+    )
 
 
 def _rules(route: Route, place: Place) -> str:
