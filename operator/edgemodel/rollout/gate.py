@@ -25,13 +25,15 @@ Verdict = Literal["Pass", "Fail", "Inconclusive"]
 
 ALPHA = 0.005
 """Probability that a version which is no worse is taken back by any test, at any step, at any look of one rollout."""
-_TESTS = 4
+_TESTS = 5
 SUSPICION = math.log(20)
 """From this evidence on a version does not pass any more, though it is not proven bad."""
 _ABOVE = "above the limit so far, and not proven"
 _LOOKS_WORSE = "looks worse, and not proven"
 P99 = 0.01
 """Share of requests that may be slower than a limit on the 99th percentile."""
+MEDIAN = 0.5
+"""The same for the median: on a machine whose slowest requests are slow anyway, one that is slow throughout shows there."""
 ERRORS_A_SECOND = 200.0
 """More requests than these of one second tell no more about the error ratio than these would."""
 SPELL = 5.0
@@ -54,7 +56,7 @@ class GateLimits:
     max_latency_p99: float | None = None
     """Seconds; None for no absolute limit."""
     max_latency_increase: float = 0.5
-    """Part by which the 99th percentile may exceed the active version's."""
+    """Part by which median and 99th percentile may exceed the active version's."""
     golden: Literal["Required", "IfPresent", "Ignore"] = "IfPresent"
     steps: int = 1
     """Steps of the rollout: each begins to count anew, and has its part of ``ALPHA``."""
@@ -65,7 +67,8 @@ class GateResult:
     """What one test says."""
 
     name: str
-    """``errors``, ``errorsAgainstActive``, ``latency``, ``latencyAgainstActive``, ``restarts`` or ``goldenSamples``."""
+    """``errors``, ``errorsAgainstActive``, ``latency``, ``latencyAgainstActive``, ``medianAgainstActive``,
+    ``restarts`` or ``goldenSamples``."""
     result: Verdict
     value: str = ""
     limit: str = ""
@@ -104,7 +107,8 @@ def judge(gate: GateLimits, candidate: Totals, active: Totals | None) -> tuple[G
     if gate.max_latency_p99 is not None:
         results.append(_latency(gate, gate.max_latency_p99, candidate, active, alpha))
     if active is not None:
-        results.append(_latency_against_active(gate, candidate, active, alpha))
+        results.append(_slower(gate, candidate, active, alpha, "latencyAgainstActive", P99))
+        results.append(_slower(gate, candidate, active, alpha, "medianAgainstActive", MEDIAN))
     return tuple(results)
 
 
@@ -205,7 +209,7 @@ def _latency(
             if total.timed
             else f"0 of {gate.min_requests} requests"
         )
-        return GateResult("latency", "Inconclusive", _p99(total), limit, total.timed, message)
+        return GateResult("latency", "Inconclusive", _shown(total), limit, total.timed, message)
     if active is not None and active.concurrent:
         shares = [
             (share, allowed if theirs > P99 else P99)
@@ -215,13 +219,16 @@ def _latency(
         shares = [(one.slower(threshold), P99) for one in _spells(candidate.rounds)]
     above = total.slower(threshold) > P99
     result, message = _verdict(gate, total.timed, share_evidence(shares), alpha, above=above)
-    return GateResult("latency", result, _p99(total), limit, total.timed, message)
+    return GateResult("latency", result, _shown(total), limit, total.timed, message)
 
 
-def _latency_against_active(gate: GateLimits, candidate: Totals, active: Totals, alpha: float) -> GateResult:
+def _slower(
+    gate: GateLimits, candidate: Totals, active: Totals, alpha: float, name: str, part: float
+) -> GateResult:
+    """Compare one quantile with the active version's: ``part`` of the requests are slower than it."""
     total, other = candidate.total, active.all
-    name, enough = "latencyAgainstActive", _fewer(gate, total.timed, other.timed)
-    usual = other.quantile(1 - P99)
+    enough = _fewer(gate, total.timed, other.timed)
+    usual = other.quantile(1 - part)
     threshold = None
     if usual is not None:
         threshold = total.bound_above(usual * (1 + gate.max_latency_increase), other.bounds)
@@ -229,20 +236,21 @@ def _latency_against_active(gate: GateLimits, candidate: Totals, active: Totals,
         message = f"{total.timed} requests, and {other.timed} of the active version, of {gate.min_requests}"
         if total.timed and other.timed >= gate.min_requests:
             message = "the limit lies beyond the end of the server's histogram"
-        return GateResult(name, "Inconclusive", _p99(total), "", total.timed, message)
+        return GateResult(name, "Inconclusive", _shown(total, part), "", total.timed, message)
     usual_share = other.slower(threshold)
     if active.concurrent:
-        shares = [(share, allowed) for share, allowed, _ in _shares(candidate, active, threshold)]
+        shares = [(share, allowed) for share, allowed, _ in _shares(candidate, active, threshold, part)]
         evidence = share_evidence(shares)
     else:
         bound = upper_bound(other.timed * usual_share, other.timed, alpha / 2)
-        allowed = min(1.0, P99 + bound)
+        allowed = min(1.0, part + bound)
         shares = [(one.slower(threshold), allowed) for one in _spells(candidate.rounds)]
         evidence = share_evidence(shares) - math.log(2)
-    above = total.slower(threshold) > 2 * P99 + usual_share
+    above = total.slower(threshold) > min(2 * part, (1 + part) / 2) + usual_share
     result, message = _verdict(gate, enough, evidence, alpha, above=above)
-    limit = f"p99 at most {_time(threshold)}; of the active version {_p99(other)}"
-    return GateResult(name, result, _p99(total), limit, total.timed, message)
+    word = "p99" if part == P99 else "median"
+    limit = f"{word} at most {_time(threshold)}; of the active version {_shown(other, part)}"
+    return GateResult(name, result, _shown(total, part), limit, total.timed, message)
 
 
 def _beside(candidate: Totals, active: Totals | None) -> Iterator[tuple[Counts, Counts]]:
@@ -253,11 +261,13 @@ def _beside(candidate: Totals, active: Totals | None) -> Iterator[tuple[Counts, 
         yield from zip(candidate.rounds, active.rounds, strict=True)
 
 
-def _shares(candidate: Totals, active: Totals, threshold: float) -> Iterator[tuple[float, float, float]]:
+def _shares(
+    candidate: Totals, active: Totals, threshold: float, part: float = P99
+) -> Iterator[tuple[float, float, float]]:
     """Yield for stretches of time the candidate's share of slow requests, what it may be, and the active version's share.
 
-    It may be 1 %, and what the active version had in the same stretch. With k slow ones of its n, (k + 1) / (n + 1) is a
-    yardstick of which the candidate's share is on average no more than once, if both have the same.
+    It may be ``part``, and what the active version had in the same stretch. With k slow ones of its n, (k + 1) / (n + 1) is
+    a yardstick of which the candidate's share is on average no more than once, if both have the same.
     """
     slow = total = other_slow = other_total = 0.0
     rounds = list(_beside(candidate, active))
@@ -267,7 +277,7 @@ def _shares(candidate: Totals, active: Totals, threshold: float) -> Iterator[tup
         other_slow += theirs.slower(threshold) * theirs.timed
         other_total += theirs.timed
         if total and (other_total >= BLOCK or last == 0):
-            allowed = min(1.0, P99 + (other_slow + 1) / (other_total + 1))
+            allowed = min(1.0, part + (other_slow + 1) / (other_total + 1))
             yield slow / total, allowed, other_slow / max(1.0, other_total)
             slow = total = other_slow = other_total = 0.0
 
@@ -312,8 +322,8 @@ def _weight(one: Counts) -> float:
     return min(1.0, most / one.requests) if one.requests else 1.0
 
 
-def _p99(counts: Counts) -> str:
-    value = counts.quantile(1 - P99)
+def _shown(counts: Counts, part: float = P99) -> str:
+    value = counts.quantile(1 - part)
     if value is None:
         return "more than " + _time(max(counts.bounds, default=0.0)) if counts.timed else ""
     return _time(value)

@@ -52,6 +52,7 @@ def test_a_good_version_passes_every_test() -> None:
             "errorsAgainstActive": "Pass",
             "latency": "Pass",
             "latencyAgainstActive": "Pass",
+            "medianAgainstActive": "Pass",
         }
 
 
@@ -98,6 +99,7 @@ def test_more_errors_than_the_active_version_fail_though_the_limit_allows_them()
         "errors": "Pass",
         "errorsAgainstActive": "Fail",
         "latencyAgainstActive": "Pass",
+        "medianAgainstActive": "Pass",
     }
     assert verdicts(candidate, BEFORE, limits)["errorsAgainstActive"] == "Fail"
     same = totals(*[second(50, errors=2)] * 20, concurrent=True)
@@ -118,6 +120,7 @@ def test_what_both_suffer_at_once_fails_nobody_and_passes_nobody() -> None:
         "errorsAgainstActive": "Fail",
         "latency": "Fail",
         "latencyAgainstActive": "Fail",
+        "medianAgainstActive": "Pass",
     }
 
 
@@ -130,6 +133,14 @@ def test_slower_than_the_active_version_fails() -> None:
     # Ten times as slow is allowed here.
     limits = GateLimits(max_latency_increase=9)
     assert verdicts(slow, BESIDE, limits)["latencyAgainstActive"] == "Pass"
+
+
+def test_what_is_slow_throughout_shows_on_a_machine_whose_slowest_requests_are_slow_anyway() -> None:
+    busy = Counts(90, 0, 90, BOUNDS, (80, 80, 80, 80, 90), 1.0)  # 5 ms, but for one in nine
+    slow = Counts(10, 0, 10, BOUNDS, (0, 0, 0, 8, 10), 1.0)  # 50 ms
+    results = verdicts(totals(*[slow] * 40), totals(*[busy] * 40, concurrent=True))
+    assert results["latencyAgainstActive"] != "Fail"
+    assert results["medianAgainstActive"] == "Fail"
 
 
 def test_one_moment_of_slowness_proves_nothing() -> None:
