@@ -92,8 +92,15 @@ class Testbed:
         return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
     def infer(self, url: str, model: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send one inference request and return the answer's body; anything but 200 is an AssertionError."""
-        response = httpx.post(f"{url}/v2/models/{model}/infer", json=body, timeout=30)
+        """Send one inference request and return the answer's body; anything but 200 is an AssertionError.
+
+        Only connecting is tried again. A node's proxy may be a moment behind a new Service, and a connection whose first
+        packet came too early never gets through: the kernel goes on sending what follows of it the wrong way.
+        """
+        with httpx.Client(
+            transport=httpx.HTTPTransport(retries=3), timeout=httpx.Timeout(30, connect=5)
+        ) as client:
+            response = client.post(f"{url}/v2/models/{model}/infer", json=body)
         assert response.status_code == 200, f"{response.status_code}: {response.text[:500]}"
         answer: dict[str, Any] = response.json()
         return answer

@@ -55,6 +55,8 @@ async def test_a_rollout_cut_off_midway_is_finished_by_the_next_operator(
 ) -> None:
     first = site.publish("1.0.0")
     await site.policy()
+    # Until the operator is cut off no pod gets ready: else what is waited for is over before anybody looked.
+    kubelet.fates[site.namespace, "detector"] = None
 
     async def reached() -> bool:
         if after == "deployment":
@@ -68,6 +70,7 @@ async def test_a_rollout_cut_off_midway_is_finished_by_the_next_operator(
         await site.apply()
         await until(reached, f"{after} exists")
         await operator.stop(signal.SIGKILL)
+    del kubelet.fates[site.namespace, "detector"]
     second = site.publish("2.0.0")
     async with start():
         await site.serves(second)

@@ -29,8 +29,8 @@ from edgemodel.errors import EdgeModelError
 from edgemodel.node.csi import mounts
 from edgemodel.node.csi.server import endpoints, serve
 from edgemodel.node.store import NodeStore
+from tests.crash.models import version
 from tests.crash.story import Steps, forked, left
-from tests.crash.test_crash_points import version
 from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.artifacts import POLICY
 from tests.unit.node.csi.kubelet import Shelf, publish, request, target, unpublish

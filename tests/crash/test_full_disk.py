@@ -1,18 +1,12 @@
 """A disk that fills up in the middle of a download: an answer, eviction where that helps, and nothing lost."""
 
-import asyncio
-import json
-import os
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.crash.child import story_of
 from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.artifacts import POLICY, publish
 from tests.unit.node.node_world import graph, release, weights
 
-ROOT = Path(__file__).parents[2]
 SIZE = 3 << 20
 
 
@@ -31,17 +25,11 @@ async def test_a_disk_that_fills_up_under_a_download_is_survived(tmp_path):
         policy, disk = tmp_path / "policy.json", tmp_path / "disk"
         policy.write_text(POLICY.to_json())
         disk.mkdir()
-        child = await asyncio.create_subprocess_exec(
-            *("unshare", "--map-root-user", "--mount", sys.executable, "-m", "tests.crash.full_disk"),
+        told, _ = await story_of(
+            "full_disk",
             *(str(disk), simulator.host, str(policy), str(old.pinned), str(new.pinned)),
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            under=("unshare", "--map-root-user", "--mount"),
         )
-        out, said = await child.communicate()
-        assert child.returncode == 0, said.decode()
-        told = json.loads(out)
         assert told["enospc"] >= 1
         assert "DiskFull" in told["refused"]
         assert "make room" in told["refused"]

@@ -1,15 +1,11 @@
 """Killed at every step of mounting, unmounting and evicting: pods have what was verified or nothing; no mount is left."""
 
-import asyncio
-import json
 import os
-import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.crash.child import story_of
 
 
 @pytest.mark.process
@@ -22,17 +18,8 @@ async def test_killed_at_every_step_nothing_wrong_is_mounted_and_nothing_is_left
         pytest.fail("mounting needs root (or `unshare --map-root-user` around pytest)")
     # Not pytest's own: a socket's path has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="em", dir="/tmp") as folder:
-        child = await asyncio.create_subprocess_exec(
-            *("unshare", "--mount", sys.executable, "-m", "tests.crash.mount_story", folder, way),
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT}"},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, said = await child.communicate()
-    assert child.returncode == 0, said.decode()
-    told = json.loads(out)
+        told, said = await story_of("mount_story", folder, way, under=("unshare", "--mount"))
     print(f"{way}: killed at {told['killed']} of {len(told['steps'])} steps")
-    assert told["problems"] == [], said.decode()
+    assert told["problems"] == [], said
     assert told["killed"] == len(told["steps"])
     assert {calls, "umount", "mkdir", "rmdir", "rename", "unlink"} <= set(told["steps"])

@@ -27,7 +27,6 @@ from edgemodel.artifact.sealing import SealingKey, new_key
 from edgemodel.errors import EdgeModelError, Refused, Stalled
 from edgemodel.node import imports
 from edgemodel.node.api_server import ApiServer, Object
-from edgemodel.node.arrival import Site
 from edgemodel.node.arrivals import Arrivals
 from edgemodel.node.board import Board
 from edgemodel.node.capabilities import read_capabilities
@@ -40,6 +39,7 @@ from edgemodel.node.metrics import Metrics
 from edgemodel.node.rechecks import Rechecks
 from edgemodel.node.report import Report, Status
 from edgemodel.node.settings import AgentSettings
+from edgemodel.node.site import Site
 from edgemodel.node.small_file import read_small, write_small
 from edgemodel.node.store import Held, NodeStore
 from edgemodel.node.transfer import Transfers

@@ -11,9 +11,8 @@ Leaves to others: which entries there are (``arrivals``), bytes (``transfer``), 
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,19 +25,14 @@ from edgemodel.artifact.image_layout import ImageLayout
 from edgemodel.artifact.policy import Policy
 from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry import Registry
-from edgemodel.artifact.registry_connections import Connections
-from edgemodel.artifact.sealing import SealingKey
 from edgemodel.artifact.trust import Verdict
 from edgemodel.artifact.verify import Examined, examine
 from edgemodel.errors import EdgeModelError, Refused, Stalled, Transient, Waiting
 from edgemodel.node import imports
 from edgemodel.node.backoff import Backoff, share, spread
-from edgemodel.node.board import Board
 from edgemodel.node.entry import Entry
-from edgemodel.node.metrics import Metrics
-from edgemodel.node.store import NodeStore
-from edgemodel.node.transfer import Brought, Progress, Transfers
-from edgemodel.node.turnstile import Turnstile
+from edgemodel.node.site import Site
+from edgemodel.node.transfer import Brought, Progress
 
 log = logging.getLogger(__name__)
 
@@ -50,30 +44,6 @@ _REASONS = {
 }
 _LOOK_SECONDS = 60.0
 """How often a closed window is looked at again: the clock may be set meanwhile."""
-
-
-@dataclass(slots=True)
-class Site:
-    """What all arrivals of a node share."""
-
-    node: str
-    store: NodeStore
-    transfers: Transfers
-    connections: Connections
-    board: Board
-    metrics: Metrics
-    key: SealingKey
-    downloads: Turnstile
-    clock: Callable[[], datetime]
-    """This node's, aware: windows are told by it."""
-    first_pause: float = 2.0
-    """Ceiling in seconds of the wait after a first failure; doubles up to five minutes."""
-    spread: float = 60.0
-    """Seconds over which the nodes of a fleet begin after a window opened."""
-    stagger: float = 5.0
-    """Seconds over which they begin with a version that takes another's place, without a window."""
-    local: Turnstile = field(default_factory=lambda: Turnstile(1))
-    """For work that needs the disk alone: hashing after a reboot must not wait behind slow lines."""
 
 
 class Arrival:

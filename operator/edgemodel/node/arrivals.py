@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from edgemodel.artifact.digest import Digest
-from edgemodel.node.arrival import Arrival, Site
+from edgemodel.node.arrival import Arrival
 from edgemodel.node.csi.holdings import Failed, NotEntitled, NotReady
 from edgemodel.node.entry import Entry, Key
+from edgemodel.node.site import Site
 
 GRACE_SECONDS = 5.0
 """A pod may be quicker than the EdgeNode that speaks of it."""

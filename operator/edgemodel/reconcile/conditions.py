@@ -178,10 +178,9 @@ def _degraded(view: View) -> Told:
     if kept is not None and kept[1] in (Reason.POLICY_REFUSED, Reason.STALE):
         return kept
     changed = altered(view.nodes or (), active.slot.digest, active.pods)
+    where = ", ".join(sorted(changed)[:NAMED])
     if view.active_refusal is not None:
-        also = (
-            f" Its files on {', '.join(sorted(changed)[:NAMED])} were found changed, too." if changed else ""
-        )
+        also = f" Its files on {where} were found changed, too." if changed else ""
         message = (
             f"Today's policies refuse {named(active.slot)}, the active one: {sentence(view.active_refusal[1])} "
             "Pods that run are left running, but none is started any more. Mend the policy, or publish a version "
@@ -189,7 +188,6 @@ def _degraded(view: View) -> Told:
         )
         return "True", Reason.POLICY_REFUSED, message
     if changed:
-        where = ", ".join(sorted(changed)[:NAMED])
         why = clean(changed[min(changed)].message).rstrip(".")
         message = (
             f"Files of {active.name} on {where} were found to be other than what was verified{': ' if why else ''}{why}. "

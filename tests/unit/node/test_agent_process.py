@@ -7,7 +7,6 @@ import pytest
 
 from edgemodel.artifact.digest import Digest
 from tests.simulators.apiserver import ApiServerSimulator
-from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.artifacts import publish
 from tests.unit.node.site import EDGE_NODE, LEASE, AgentProcess, ask, entry, said, spec, until, want
 
@@ -22,12 +21,6 @@ RESIDENT_BYTES = 70_000_000
 async def api():
     async with ApiServerSimulator().running() as api:
         yield api
-
-
-@pytest.fixture
-async def registry():
-    async with RegistrySimulator() as registry:
-        yield registry
 
 
 @pytest.fixture

@@ -21,12 +21,6 @@ from tests.unit.artifact.artifacts import OTHER_KEY, POLICY, publish
 FILES = {"model.onnx": b"graph" * 100, "weights/model.data": b"w" * 300_000}
 
 
-@pytest.fixture
-async def simulator():
-    async with RegistrySimulator() as simulator:
-        yield simulator
-
-
 class Pod:
     """One pod's volumes."""
 

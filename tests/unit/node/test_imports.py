@@ -2,29 +2,13 @@
 
 from dataclasses import replace
 
-import pytest
-
 from edgemodel.artifact.bundle import create
 from edgemodel.artifact.policy import TrustedKey
 from edgemodel.artifact.registry import Registry
 from edgemodel.node import imports
-from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.artifacts import OTHER_KEY, POLICY, publish
+from tests.unit.node.node_alone import FILES
 from tests.unit.node.site import entry, spec
-from tests.unit.node.test_arrivals import FILES, Node
-
-
-@pytest.fixture
-async def registry():
-    async with RegistrySimulator() as registry:
-        yield registry
-
-
-@pytest.fixture
-async def node(tmp_path, registry):
-    node = Node(tmp_path / "store", registry)
-    yield node
-    await node.close()
 
 
 async def carried(node, registry, published, tmp_path):

@@ -12,23 +12,10 @@ from edgemodel.errors import Refused, Stalled, Transient
 from edgemodel.node.installed import key_of
 from edgemodel.node.recheck import recheck
 from edgemodel.node.store import Held, NodeStore
-from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.artifacts import OTHER_KEY, layer
 from tests.unit.node.node_world import blob_requests, graph, node, publish, release, tree, weights
 
 SHARED = weights(70_000, "shared")
-
-
-@pytest.fixture
-async def simulator():
-    async with RegistrySimulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def here(simulator, tmp_path):
-    async with node(simulator, tmp_path / "store", grace=0.0) as here:
-        yield here
 
 
 def model(simulator, number: int, own: bytes = b"", name: str = "model.onnx"):

@@ -8,14 +8,12 @@ from edgemodel.artifact.registry import Registry
 from edgemodel.artifact.verify import examine
 from edgemodel.errors import Refused, Transient
 from edgemodel.node.transfer import SMALLEST_FOR_DELTA
-from tests.simulators.registry import RegistrySimulator
 from tests.unit.artifact.artifacts import layer
 from tests.unit.node.node_world import (
     Node,
     attach_delta,
     blob_requests,
     graph,
-    node,
     patch,
     publish,
     release,
@@ -28,18 +26,6 @@ KEPT = SIZE - 5000
 OLD = weights(SIZE, "old")
 NEW = OLD[:KEPT] + weights(SIZE - KEPT, "new")
 PATCH = patch(NEW, KEPT)
-
-
-@pytest.fixture
-async def simulator():
-    async with RegistrySimulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def here(simulator, tmp_path):
-    async with node(simulator, tmp_path / "store", grace=0.0) as here:
-        yield here
 
 
 def versions(simulator, made: bytes | None = PATCH):
