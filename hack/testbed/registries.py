@@ -247,6 +247,8 @@ class _Listener:
                 connection.close()
 
     def close(self) -> None:
+        # Closed only, it would listen on for as long as its thread waits in accept.
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         for connection in self._held:
             connection.close()
