@@ -1,25 +1,63 @@
-"""One gateway process: its agent, its metrics and health, from start to end."""
+"""One gateway: the agent's process, with its metrics and health, and what becomes the supervisor of it and of HAProxy."""
 
 import asyncio
+import fcntl
 import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
+import edgemodel
+from edgemodel.errors import Stalled
 from edgemodel.gateway.agent import Gateway
 from edgemodel.gateway.api_server import ApiServer
 from edgemodel.gateway.settings import GatewaySettings
+from edgemodel.gateway.supervisor import LAUNCH
 from edgemodel.process import memory
 from edgemodel.process.probes import ProbeServer
 
 log = logging.getLogger(__name__)
 
+LOCK = "agent.lock"
+
+
+def supervisor(settings: GatewaySettings, binary: str, agent: Sequence[str]) -> tuple[str, ...]:
+    """Return the command of a supervisor of HAProxy and of an agent, which is a command, too."""
+    root = Path(edgemodel.__file__).parent.parent
+    # Isolated and without site: half the memory.
+    python = (sys.executable, "-I", "-S", "-c", LAUNCH, str(root))
+    return (*python, str(settings.state_folder), binary, f"{settings.drain_seconds:g}", *agent)
+
+
+def supervise(settings: GatewaySettings, binary: str, agent: Sequence[str]) -> NoReturn:
+    """Become that supervisor; this process is none of ours any more."""
+    command = supervisor(settings, binary, agent)
+    os.execv(command[0], command)  # noqa: S606 - no shell is what is wanted
+
 
 async def serve(
     settings: GatewaySettings, api: ApiServer, *, stop: asyncio.Event, binary: str = "haproxy"
 ) -> int:
-    """Run a gateway until ``stop`` is set; return the port of its metrics and health.
+    """Run the agent until ``stop`` is set; return the port of its metrics and health.
 
     Raises:
         OSError: a port is taken.
+        Stalled: another agent tells the same HAProxy.
     """
+    settings.state_folder.mkdir(parents=True, exist_ok=True)
+    with (settings.state_folder / LOCK).open("a", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Stalled(
+                "GatewayFailed", f"another agent uses {settings.state_folder}; expected to be the only one"
+            ) from None
+        return await _serve(settings, api, stop=stop, binary=binary)
+
+
+async def _serve(settings: GatewaySettings, api: ApiServer, *, stop: asyncio.Event, binary: str) -> int:
     gateway = Gateway(settings, api, binary=binary)
     probes = ProbeServer(gateway.metrics.registry, healthy=gateway.unhealthy, ready=gateway.unready)
     await probes.start(settings.host, settings.port)
@@ -33,6 +71,5 @@ async def serve(
         await running
     finally:
         stopping.cancel()
-        await gateway.haproxy.kill()
         await probes.stop()
     return probes.port
