@@ -19,7 +19,7 @@ from typing import Any
 
 from edgemodel.gateway.agent import Gateway
 from edgemodel.gateway.api_server import ApiServer
-from edgemodel.gateway.app import supervisor
+from edgemodel.gateway.launch import supervisor
 from edgemodel.gateway.settings import GatewaySettings
 from tests.simulators.apiserver import ApiServerSimulator
 

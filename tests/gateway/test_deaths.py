@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edgemodel.gateway import runtime, state
+from edgemodel.gateway import haproxy, runtime, state
+from edgemodel.gateway.launch import supervisor
 from tests.gateway.site import SECONDS, TWO, Client, Load, Site, answering, until, versions
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
@@ -356,3 +357,42 @@ async def test_the_supervisor_is_small(still: Site) -> None:
     async with whole(still) as gateway:
         await answering(port)
         assert resident(gateway.process.pid) <= 10 * 1024
+
+
+async def test_an_haproxy_that_hangs_is_killed_and_comes_back(
+    still: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(haproxy, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(haproxy, "SILENT_SECONDS", 1.0)
+    await still.pod()
+    port = still.model()
+    async with still.running():
+        await answering(port)
+        hanging = await runtime.process_id(still.gateway.place.runtime_socket)
+        assert hanging is not None
+        os.kill(hanging, signal.SIGSTOP)
+        await until(lambda: still.gateway.haproxy.starts == 2, "another HAProxy")
+        await answering(port)
+        assert not alive(hanging)
+
+
+async def test_an_agent_that_hangs_is_killed_and_another_comes(still: Site) -> None:
+    python, *isolated, program, root, folder, binary, drain = supervisor(still.settings, "haproxy", ())
+    impatient = program.replace(
+        "; sys.exit", "; import edgemodel.gateway.supervisor as it; it.BEAT_SECONDS = 0.5; sys.exit"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(python, *isolated, impatient, root, folder, binary, drain),
+        *("sleep", "600"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = b""
+    async with asyncio.timeout(SECONDS):
+        while said.count(b"the agent started") < 3:
+            said += await process.stderr.readline()
+    process.terminate()
+    _, rest = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert said.count(b"gave no sign of life") == 2
+    assert b'"ended"' in rest
+    assert process.returncode == 0

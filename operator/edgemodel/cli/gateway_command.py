@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _supervise(arguments: argparse.Namespace, settings: "GatewaySettings") -> NoReturn:
     """Become the supervisor, which runs this command again with ``--agent``."""
-    from edgemodel.gateway.app import supervise
+    from edgemodel.gateway.launch import supervise
 
     agent = [sys.executable, "-m", "edgemodel", "gateway", "--agent", settings.model_dump_json(by_alias=True)]
     agent += ["--haproxy", arguments.haproxy, "--namespace", arguments.namespace]

@@ -1,40 +1,19 @@
-"""One gateway: the agent's process, with its metrics and health, and what becomes the supervisor of it and of HAProxy."""
+"""The agent's process, with its metrics and health, from start to end."""
 
 import asyncio
 import fcntl
 import logging
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
 
-import edgemodel
 from edgemodel.errors import Stalled
 from edgemodel.gateway.agent import Gateway
 from edgemodel.gateway.api_server import ApiServer
 from edgemodel.gateway.settings import GatewaySettings
-from edgemodel.gateway.supervisor import LAUNCH
 from edgemodel.process import memory
 from edgemodel.process.probes import ProbeServer
 
 log = logging.getLogger(__name__)
 
 LOCK = "agent.lock"
-
-
-def supervisor(settings: GatewaySettings, binary: str, agent: Sequence[str]) -> tuple[str, ...]:
-    """Return the command of a supervisor of HAProxy and of an agent, which is a command, too."""
-    root = Path(edgemodel.__file__).parent.parent
-    # Isolated and without site: half the memory.
-    python = (sys.executable, "-I", "-S", "-c", LAUNCH, str(root))
-    return (*python, str(settings.state_folder), binary, f"{settings.drain_seconds:g}", *agent)
-
-
-def supervise(settings: GatewaySettings, binary: str, agent: Sequence[str]) -> NoReturn:
-    """Become that supervisor; this process is none of ours any more."""
-    command = supervisor(settings, binary, agent)
-    os.execv(command[0], command)  # noqa: S606 - no shell is what is wanted
 
 
 async def serve(

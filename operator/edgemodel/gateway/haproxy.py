@@ -32,7 +32,8 @@ CHECK_SECONDS = 20.0
 SILENT_SECONDS = 120.0
 """One that says nothing for so long is killed."""
 _LOOK = 0.02
-_ASK_SECONDS = 10.0
+ASK_SECONDS = 10.0
+"""Between two looks whether it says something."""
 _FAILED = re.compile(r"\[failed: (\d+)\]")
 _TELLING = "telling"
 """This file is there while HAProxy's pods and weights may not be those of its files."""
@@ -101,22 +102,22 @@ class HAProxy:
 
     async def _end(self) -> None:
         """Wait until it ends; have it end when it is silent for too long."""
-        loop, ended, silent = asyncio.get_running_loop(), asyncio.Event(), 0.0
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        heard = loop.time()
         loop.add_reader(self._process, ended.set)
         try:
             while True:
                 try:
-                    async with asyncio.timeout(_ASK_SECONDS):
+                    async with asyncio.timeout(ASK_SECONDS):
                         await ended.wait()
                 except TimeoutError:
-                    answers = await runtime.process_id(self.place.runtime_socket) is not None
-                    silent = 0.0 if answers else silent + _ASK_SECONDS
+                    if await runtime.process_id(self.place.runtime_socket) is not None:
+                        heard = loop.time()
                 else:
                     return
-                if silent >= SILENT_SECONDS:
+                if loop.time() - heard >= SILENT_SECONDS:
                     log.error("HAProxy says nothing any more and is killed", extra={"pid": self.master})
                     signal.pidfd_send_signal(self._process, signal.SIGKILL)
-                    silent = 0.0
         finally:
             loop.remove_reader(self._process)
 
