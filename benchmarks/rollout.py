@@ -4,9 +4,10 @@ Two nodes and two gateways on this machine; every answer is held against what ON
 The goals are no failed and no wrong answer anywhere but where the strategy says that service pauses (StopFirst), at
 most 3 s from a verdict to the last answer of the version that was taken back, and at most 15 s from a candidate's first
 crash to its being taken back. A candidate that answers 500 to some requests is found out by these answers, so there are
-some: how many is stated. When a gateway dies, requests on its connections are lost, and new ones are refused until its
-address is taken out of the Service: clients here send those whose connection broke once more, as HTTP clients do with
-what may be repeated, and what failed all the same is stated.
+some: how many is stated. When a gateway's agent dies nobody notices. When HAProxy dies, requests on its connections are
+lost, and new ones are refused for the moment until it is back; when the whole container dies, until its address is taken
+out of the Service: clients here send those whose connection broke once more, as HTTP clients do with what may be repeated,
+and what failed all the same is stated.
 """
 
 import os
@@ -22,7 +23,7 @@ from testbed import bad_models, rollouts
 from testbed.installation import Testbed, start
 from testbed.load import Load
 from testbed.publisher import Publisher
-from testbed.trial import CANARY, NAME, SURGE, Trial
+from testbed.trial import AGENT, CANARY, HAPROXY, NAME, SUPERVISOR, SURGE, Trial
 
 REQUESTS = int(os.environ.get("ROLLOUT_REQUESTS", "50000"))
 RATE = 600.0
@@ -147,13 +148,9 @@ def run() -> bool:
         bench.disturb("kill_server", Trial.kill_server)
         bench.disturb("kill_operator", Trial.kill_operator)
         bench.disturb("kill_node_agent", lambda trial: trial.nodes()[1].kill_agent())
-        bench.disturb(
-            "kill_gateway_agent",
-            lambda trial: trial.kill_gateway(b"edgemodel\0gateway"),
-            resend=True,
-            goal=False,
-        )
-        bench.disturb("kill_haproxy", lambda trial: trial.kill_gateway(b"haproxy"), resend=True, goal=False)
+        bench.disturb("kill_gateway_agent", lambda trial: trial.kill_gateway(AGENT))
+        bench.disturb("kill_haproxy", lambda trial: trial.kill_gateway(HAPROXY), resend=True, goal=False)
+        bench.disturb("kill_gateway", lambda trial: trial.kill_gateway(SUPERVISOR), resend=True, goal=False)
         bench.disturb("drain", drain)
         bench.disturb("reconfigure", reconfigure)
         bench.disturb("crowd", lambda trial: trial.crowd(100))

@@ -7,7 +7,7 @@ answer, so that a candidate which answers otherwise is found out before it gets 
 import itertools
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from testbed.publisher import Key, Publisher, trust_policy
 from testbed.watching import Watch, watch
 
 NAME = "tiny"
+HAPROXY, AGENT, SUPERVISOR = b"-W\0-db\0-S\0", b"gateway\0--agent\0", b"gateway.supervisor"
+"""What is in the command line of a gateway's processes; the supervisor is process 1, with which the container ends."""
 BRISK = {"minRequests": 50, "window": "3s"}
 """A gate that decides within seconds, as these requests come by the hundreds."""
 SURGE: dict[str, Any] = {"strategy": "Surge", "gate": BRISK}
@@ -205,9 +207,14 @@ class Trial:
         self.bed.kube.until(back, "the pod to be back", timeout=90)
 
     def kill_gateway(self, command: bytes) -> None:
-        """Kill processes of one gateway pod (``haproxy``, or what supervises it), and wait until it is ready again."""
-        pod = self.bed.gateway_pods()[0]
-        pids = processes_of([pod], command)
+        """Kill processes of one gateway pod (one of the three above), and wait until it is ready again."""
+
+        def running(pods: Iterable[dict[str, Any]]) -> set[int]:
+            # The supervisor's command line ends with the agent's.
+            rest = set() if command == SUPERVISOR else set(processes_of(pods, SUPERVISOR))
+            return set(processes_of(pods, command)) - rest
+
+        pids = running([self.bed.gateway_pods()[0]])
         assert pids, f"no process of the gateway has {command!r} in its command line"
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
@@ -220,8 +227,7 @@ class Trial:
                 for condition in one["status"].get("conditions", [])
                 if condition["type"] == "Ready"
             ]
-            running = set(processes_of(pods, command)) - set(pids)
-            return bool(running) and len(ready) == len(pods) and all(ready)
+            return bool(running(pods) - pids) and len(ready) == len(pods) and all(ready)
 
         self.bed.kube.until(back, "the gateway to be back", timeout=90)
 

@@ -15,7 +15,7 @@ from testbed import bad_models, rollouts, tiny_model
 from testbed.installation import Testbed, start
 from testbed.publisher import EDGEMODEL, Publisher
 from testbed.shell import run
-from testbed.trial import CANARY, NAME, SURGE, Trial
+from testbed.trial import AGENT, CANARY, HAPROXY, NAME, SUPERVISOR, SURGE, Trial
 
 REQUESTS = 3000
 RATE = 200.0
@@ -124,11 +124,19 @@ def test_nobody_notices_the_death_of_any_process(trial: Trial) -> None:
         assert rollouts.disturb(trial, act, REQUESTS // 2).trouble == [], act
 
 
-@pytest.mark.parametrize("command", [b"haproxy", b"edgemodel\0gateway"], ids=["haproxy", "its-agent"])
+def test_nobody_notices_the_death_of_a_gateways_agent(trial: Trial) -> None:
+    trial.serve("v1")
+    load = rollouts.disturb(trial, lambda: trial.kill_gateway(AGENT), REQUESTS // 2)
+    print(load.summary())
+    assert load.trouble == []
+
+
+@pytest.mark.parametrize("command", [HAPROXY, SUPERVISOR], ids=["haproxy", "all-of-it"])
 def test_the_death_of_a_gateway_is_over_in_a_moment(trial: Trial, command: bytes) -> None:
     """Its connections break, and until its address is taken out of the Service some new ones are refused."""
     trial.serve("v1")
     load = rollouts.disturb(trial, lambda: trial.kill_gateway(command), REQUESTS // 2, resend=True)
+    print(load.summary(), load.failures[:20])
     assert load.wrong == []
     assert all("connect" in words for words in load.failures)
     times = [float(words.split(" ", 1)[0]) for words in load.failures]

@@ -19,6 +19,7 @@ from typing import Any
 
 from edgemodel.gateway.agent import Gateway
 from edgemodel.gateway.api_server import ApiServer
+from edgemodel.gateway.launch import supervisor
 from edgemodel.gateway.settings import GatewaySettings
 from tests.simulators.apiserver import ApiServerSimulator
 
@@ -194,7 +195,7 @@ class Site:
             haproxy_port=free_port(),
             threads=1,
             port=0,
-            drain_seconds=0.5,
+            drain_seconds=2,
             max_connections=1024,
             **more,
         )
@@ -255,20 +256,36 @@ class Site:
         return found or 0.0
 
     @asynccontextmanager
-    async def running(self, *, patience: float = 10.0) -> AsyncIterator["Site"]:
-        """Run the gateway; it is ready."""
+    async def supervised(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run the supervisor, with HAProxy and no agent."""
+        process = await asyncio.create_subprocess_exec(*supervisor(self.settings, "haproxy", ()))
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await asyncio.wait_for(process.wait(), SECONDS)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Site"]:
+        """Run the gateway, with its agent in this process; it is ready."""
+        async with self.supervised(), self.agent():
+            await until(lambda: self.gateway.unready() is None, "ready")
+            yield self
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Run the agent in this process; cancel what is yielded and it is as if it was killed."""
         async with ApiServer(self.server.url, namespace=SYSTEM) as api:
-            self.gateway = Gateway(self.settings, api, patience=patience)
+            self.gateway = Gateway(self.settings, api)
             task = asyncio.create_task(self.gateway.run())
             try:
-                await until(lambda: task.done() or self.gateway.unready() is None, "ready")
-                yield self
+                yield task
             finally:
                 self.gateway.stop()
-                try:
-                    await asyncio.wait_for(task, SECONDS)
-                finally:
-                    await self.gateway.haproxy.kill()
+                await asyncio.wait({task}, timeout=SECONDS)
+                if not task.cancelled():
+                    task.result()
 
     async def close(self) -> None:
         while _CLIENTS:

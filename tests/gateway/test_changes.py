@@ -1,8 +1,6 @@
 """Changes reach HAProxy without losing a request, and whatever is broken costs nobody else."""
 
 import asyncio
-import os
-import signal
 import socket
 
 import pytest
@@ -21,6 +19,11 @@ async def worker(site: Site) -> int | None:
 async def servers(site: Site, backend: str) -> set[str]:
     told = await runtime.ask(site.gateway.place.runtime_socket, f"show servers state {backend}")
     return {line.split()[3] for line in told.splitlines() if line[:1].isdecimal() and " " in line}
+
+
+def refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 async def test_pods_come_and_go_without_a_reload_and_without_a_failed_request(site: Site) -> None:
@@ -42,7 +45,7 @@ async def test_pods_come_and_go_without_a_reload_and_without_a_failed_request(si
             first = new
     assert load.wrong == []
     assert await worker(site) == same
-    assert (site.changes("reload"), site.gateway.haproxy.starts) == (1, 1)
+    assert (site.changes("start"), site.changes("reload"), site.gateway.haproxy.starts) == (1, 1, 1)
     async with asyncio.timeout(20):
         while len(await servers(site, "vision.detector.active")) > 1:  # noqa: ASYNC110 - another process's state
             await asyncio.sleep(0.1)
@@ -175,22 +178,6 @@ async def test_an_edge_model_that_makes_no_sense_is_left_out_and_told(site: Site
     assert site.gateway.metrics.registry.get_sample_value("edgemodel_gateway_routes_left_out") == 1
 
 
-async def test_haproxy_that_is_killed_is_started_again(site: Site) -> None:
-    await site.pod()
-    port = site.model()
-    await answering(port)
-    found = await worker(site)
-    assert found is not None
-    os.kill(found, signal.SIGKILL)
-    await until(lambda: site.gateway.haproxy.starts == 2, "another start")
-    await answering(port)
-    process = site.gateway.haproxy._process
-    assert process is not None
-    process.send_signal(signal.SIGKILL)
-    await until(lambda: site.gateway.haproxy.starts == 3, "another start")
-    await answering(port)
-
-
 async def test_while_the_api_server_is_away_what_was_known_goes_on(site: Site) -> None:
     await site.pod()
     port = site.model()
@@ -213,7 +200,7 @@ async def test_a_start_without_the_api_server_begins_with_what_was_good_last(sti
     with pytest.raises(OSError):
         await Client(port).ask()
     still.server.faults.append(Fault(lambda *_: True))
-    async with still.running(patience=0.1):
+    async with still.running():
         client = await answering(port)
         assert not still.gateway._secrets.read
         still.server.faults.clear()
@@ -226,12 +213,13 @@ async def test_a_start_without_the_api_server_begins_with_what_was_good_last(sti
 async def test_it_ends_when_requests_that_are_under_way_have_ended(still: Site) -> None:
     pod = await still.pod()
     port = still.model()
-    async with still.running():
+    async with still.supervised() as supervisor, still.agent():
         await answering(port)
         pod.hold = asyncio.Event()
         asked = asyncio.create_task(Client(port).ask())
         await until(lambda: pod.inflight == 1, "a request under way")
-        still.gateway.stop()
-        await until(lambda: still.gateway.unready() == "ending", "ending")
+        supervisor.terminate()
+        await until(lambda: refused(port), "no more connections")
         pod.hold.set()
         assert (await asked).status == 200
+        assert await asyncio.wait_for(supervisor.wait(), 5) == 0

@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edgemodel.cli import command
 from edgemodel.cli.command import Commands
@@ -22,14 +23,19 @@ def add(commands: Commands) -> None:
         run,
         summary="lead requests to models, in a cluster",
         about="""
-Run by a Deployment. Starts HAProxy and tells it, from EdgeModels and their pods, where requests go. While the API server is
-away what was last known goes on.""",
+Run by a Deployment. Starts HAProxy, and an agent that tells it, from EdgeModels and their pods, where requests go; starts
+again whichever ends. While the API server is away what was last known goes on.""",
         examples="""
 edgemodel gateway --settings /etc/edgemodel/settings.json""",
     )
     parser.add_argument("--settings", type=Path, help="JSON file of settings")
     parser.add_argument(
         "--haproxy", default="haproxy", metavar="FILE", help="HAProxy's program (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--agent",
+        metavar="JSON",
+        help="be only the agent, with these settings: HAProxy is run by the process that started this one",
     )
     outside = parser.add_argument_group("outside a pod")
     outside.add_argument("--api-server", metavar="URL", help="address of the API server")
@@ -49,12 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     from edgemodel.process import logs, memory
 
     memory.return_what_is_freed()
-    from edgemodel.gateway.settings import read_settings
+    from edgemodel.gateway.settings import GatewaySettings, read_settings
 
     logs.configure("info")
     log = logging.getLogger("edgemodel.gateway")
     try:
-        settings = read_settings(arguments.settings)
+        if arguments.agent is None:
+            _supervise(arguments, read_settings(arguments.settings))
+        settings = GatewaySettings.model_validate_json(arguments.agent)
         logs.configure(settings.log_level)
         asyncio.run(_gateway(arguments, settings))
     except Stalled as error:
@@ -64,6 +72,18 @@ def run(arguments: argparse.Namespace) -> int:
         log.error("the gateway cannot run: %s", error)  # noqa: TRY400 - a message for a person, not a traceback
         return 1
     return 0
+
+
+def _supervise(arguments: argparse.Namespace, settings: "GatewaySettings") -> NoReturn:
+    """Become the supervisor, which runs this command again with ``--agent``."""
+    from edgemodel.gateway.launch import supervise
+
+    agent = [sys.executable, "-m", "edgemodel", "gateway", "--agent", settings.model_dump_json(by_alias=True)]
+    agent += ["--haproxy", arguments.haproxy, "--namespace", arguments.namespace]
+    for option in ("api_server", "token_file", "api_server_ca"):
+        if (value := getattr(arguments, option)) is not None:
+            agent += [f"--{option.replace('_', '-')}", str(value)]
+    supervise(settings, arguments.haproxy, agent)
 
 
 async def _gateway(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:

@@ -4,11 +4,12 @@ Promises
 - Pods and weights go to HAProxy at once, by its runtime API; what needs a new configuration waits for company (at most one
   reload a second), and while it waits pods and weights of the other models go on being told.
 - What HAProxy would not take is left out, model by model, and said; all others are led to.
-- While the API server is away, what was last known goes on; after a restart without it, the last configuration that was
-  taken does.
-- HAProxy is started again whenever it ends.
+- While the API server is away, what was last known goes on.
+- HAProxy outlives it: an agent that follows finds one that runs, and goes on with it, by a reload where it is not certain
+  what it has.
 
-Leaves to others: what follows from the objects (``routes``), how that is said to HAProxy (``configuration``, ``changes``).
+Leaves to others: HAProxy's life (``supervisor``), what follows from the objects (``routes``), how that is said to HAProxy
+(``configuration``, ``changes``).
 """
 
 import asyncio
@@ -19,17 +20,19 @@ import time
 from pathlib import Path
 
 from edgemodel.api.meta import API_VERSION, LABEL_MODEL
-from edgemodel.errors import EdgeModelError, Refused, Transient
+from edgemodel.errors import EdgeModelError, Refused
 from edgemodel.gateway import kept, runtime
 from edgemodel.gateway.api_server import ApiServer
 from edgemodel.gateway.changes import Command, apart_from_shapes, changes, settled
 from edgemodel.gateway.collection import Collection
-from edgemodel.gateway.configuration import ENDING, Place, files
+from edgemodel.gateway.configuration import Place, files
 from edgemodel.gateway.haproxy import HAProxy
 from edgemodel.gateway.metrics import Metrics
 from edgemodel.gateway.own_secrets import OwnSecrets
 from edgemodel.gateway.routes import Route, read_routes
 from edgemodel.gateway.settings import GatewaySettings
+from edgemodel.gateway.state import NOW
+from edgemodel.gateway.supervisor import BEAT
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +44,6 @@ SETTLE_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
 """What failed is tried again after this."""
 TIDY_SECONDS = 5.0
-FIRST_SECONDS = 10.0
-"""How long a start waits for the API server before it takes the last good configuration."""
 
 
 class Gateway:
@@ -52,7 +53,6 @@ class Gateway:
         settings: what it was started with.
         api: the API server.
         binary: HAProxy's program.
-        patience: seconds that a start waits for the API server before it takes the last good configuration.
     """
 
     def __init__(
@@ -61,13 +61,12 @@ class Gateway:
         api: ApiServer,
         *,
         binary: str = "haproxy",
-        patience: float = FIRST_SECONDS,
     ) -> None:
-        self._settings = settings
-        self._patience = patience
         settings.state_folder.mkdir(parents=True, exist_ok=True)
+        self._beat = settings.state_folder / BEAT
         self.place = Place(
-            str(settings.state_folder),
+            str(settings.state_folder / NOW),
+            sockets=str(settings.state_folder),
             http_port=settings.http_port,
             https_port=settings.https_port,
             metrics_port=settings.haproxy_port,
@@ -76,7 +75,7 @@ class Gateway:
             buffer_bytes=settings.buffer_bytes,
             max_connections=settings.max_connections,
         )
-        self.haproxy = HAProxy(self.place, binary=binary)
+        self.haproxy = HAProxy(self.place, binary=binary, changed=self._haproxy_changed)
         self.metrics = Metrics(starts=lambda: self.haproxy.starts)
         self._wake = asyncio.Event()
         self._woken: float | None = None
@@ -93,7 +92,9 @@ class Gateway:
             api, access=settings.access_secret, tls=settings.tls_secret, changed=self._changed
         )
         self._applied: tuple[Route, ...] | None = None
-        """What HAProxy does; None before its first start."""
+        """What HAProxy does; None while that is not known."""
+        self._remembered = False
+        """HAProxy's files on disk say all that it was told."""
         self._certificate = ""
         self._refused: dict[str, tuple[Route, str]] = {}
         """By key: shapes of routes that HAProxy does not take, and why."""
@@ -107,6 +108,10 @@ class Gateway:
         if self._woken is None:
             self._woken = time.monotonic()
         self._wake.set()
+
+    def _haproxy_changed(self) -> None:
+        self._applied = None
+        self._changed()
 
     @property
     def _followed(self) -> tuple[Collection, ...]:
@@ -122,7 +127,7 @@ class Gateway:
         """Say why no request is to be sent here."""
         if self._stopping.is_set():
             return "ending"
-        if not self.haproxy.alive or self._applied is None:
+        if not self.haproxy.alive:
             return "HAProxy does not run"
         return None
 
@@ -133,7 +138,7 @@ class Gateway:
     # -- life -----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until stopped; then requests that are under way are waited for."""
+        """Run until stopped; HAProxy goes on."""
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(one)
@@ -141,34 +146,17 @@ class Gateway:
                     *(collection.follow() for collection in self._followed),
                     self._secrets.follow(),
                     self._keep_tidy(),
-                    self._keep_alive(),
+                    self.haproxy.follow(),
                     self._keep_in_step(),
                 )
             ]
             await self._stopping.wait()
             for task in tasks:
                 task.cancel()
-        await self._end()
-
-    async def _end(self) -> None:
-        """Wait for requests that are under way; no worker leaves them to the one that followed it any more."""
-        command = f"set map {self.place.weights} {ENDING} 1"
-        with contextlib.suppress(runtime.CommandRefused):
-            await runtime.order(self.place.runtime_socket, command)
-        for worker in await self.haproxy.leaving():
-            with contextlib.suppress(runtime.CommandRefused):
-                await runtime.order(self.place.master_socket, f"@!{worker} {command}")
-        await self.haproxy.stop(self._settings.drain_seconds)
-
-    async def _keep_alive(self) -> None:
-        while True:
-            await self.haproxy.started.wait()
-            code = await self.haproxy.wait()
-            log.error("HAProxy ended and is started again", extra={"code": code})
-            self._changed()
 
     async def _keep_tidy(self) -> None:
         while True:
+            self._beat.touch()
             await asyncio.sleep(TIDY_SECONDS)
             await self._remove_idle()
 
@@ -184,18 +172,8 @@ class Gateway:
             await self._wake.wait()
 
     async def _first_words(self) -> None:
-        """Wait until everything was read once; when that takes long, begin with what was good last."""
-        end = time.monotonic() + self._patience
+        """Wait until everything was read once; until then HAProxy does what was good last."""
         while not (self._secrets.read and all(one.listed for one in self._followed)):
-            last = None if self.haproxy.alive or time.monotonic() < end else self.haproxy.last_good()
-            if last is not None:
-                log.warning("the API server does not answer: the last good configuration is used")
-                try:
-                    await self.haproxy.use(last)
-                    self._applied = ()
-                except Transient as error:
-                    log.error("the last good configuration is not taken: %s", error.message)  # noqa: TRY400
-                    end = time.monotonic() + AGAIN_SECONDS
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), 0.2)
@@ -206,7 +184,7 @@ class Gateway:
         self.metrics.in_step.set(all(one.in_step for one in self._followed))
         wanted = self._wanted()
         if self._applied is None or not self.haproxy.alive:
-            await self._load(wanted, "start")
+            await self._begin(wanted)
             return
         same = apart_from_shapes(self._applied, wanted)
         if same != self._applied:
@@ -229,6 +207,22 @@ class Gateway:
             asyncio.get_running_loop().call_later(self._due - now, self._wake.set)
         else:
             await self._load(wanted, "reload")
+
+    async def _begin(self, wanted: tuple[Route, ...]) -> None:
+        """Go on with an HAProxy that runs, as far as it is certain what it has; have one started if there is none."""
+        if not await self.haproxy.comes():
+            await self._load(wanted, "start")
+            return
+        certificate = self._wanted_certificate()
+        if self.haproxy.known() == files(wanted, self.place, certificate):
+            self._have(wanted, certificate)
+            self._changed_by("adoption")
+        else:
+            await self._load(wanted, "reload")
+
+    def _have(self, routes: tuple[Route, ...], certificate: str) -> None:
+        self._applied, self._certificate, self._tidy = routes, certificate, []
+        self._remembered = True
 
     def _wanted(self) -> tuple[Route, ...]:
         """Return the routes that HAProxy is to have, and say of each model once why it has none."""
@@ -269,6 +263,8 @@ class Gateway:
         assert self._applied is not None
         commands = changes(self._applied, wanted, self.place)
         at_once = [command.text for command in commands if not command.tidying]
+        self._remembered = False
+        self.haproxy.doubt()
         for text in at_once:
             await runtime.order(self.place.runtime_socket, text)
         self._tidy += [command for command in commands if command.tidying]
@@ -276,6 +272,7 @@ class Gateway:
         self._changed_by("runtime")
         # A new worker, whenever one comes, begins from the files.
         await asyncio.to_thread(self.haproxy.remember, files(wanted, self.place, self._certificate))
+        self._remembered = True
         await self._remove_idle()
 
     async def _remove_idle(self) -> None:
@@ -284,6 +281,8 @@ class Gateway:
             with contextlib.suppress(runtime.CommandRefused):
                 await runtime.order(self.place.runtime_socket, command.text)
                 self._tidy = [one for one in self._tidy if one is not command]
+        if self._remembered and not self._tidy:
+            self.haproxy.trust()
 
     def _changed_by(self, way: str) -> None:
         self.metrics.changes.labels(way).inc()
@@ -316,12 +315,12 @@ class Gateway:
         finally:
             wait = RELOAD_SECONDS * 2.0 ** max(0, len(await self.haproxy.leaving()) - 1)
             self._next_reload = time.monotonic() + min(wait, FARTHEST_RELOAD_SECONDS)
-        self._applied, self._certificate, self._tidy = wanted, certificate, []
+        self._have(wanted, certificate)
         self._changed_by(way)
 
     def _without_taken_ports(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
         """Leave out models at whose port somebody else listens: one such ``bind`` would cost all models the reload."""
-        had = {route.port for route in self._applied or ()} if self.haproxy.alive else set()
+        had = self.haproxy.ports()
         free = tuple(route for route in routes if route.port in had or not _taken(route.port))
         for route in routes:
             if route not in free:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgemodel.gateway.routes import Access, Route, Server
+from edgemodel.gateway.state import ENDING
 
 CHECK = "check inter 500ms fall 2 rise 1 observe layer7 error-limit 20 on-error mark-down"
 """A connection twice a second: a node that is gone is out within two seconds, whoever else knows of it. Twenty failures in a
@@ -20,8 +21,6 @@ TRIED = "check inter 500ms fall 2 rise 1 observe layer4 error-limit 1 on-error m
 """The same for a candidate's pod, with which one has less patience: one refused connection takes it out until the next
 check, so that the retries of the very request come to an active pod."""
 ACTIVE, CANDIDATE = "active", "candidate"
-ENDING = "ending"
-"""Key of the map of weights that is 1 once no worker follows."""
 SPARE = "spare-"
 """Begins the name of an active pod's entry in the candidate's backend."""
 
@@ -31,7 +30,9 @@ class Place:
     """Where HAProxy and its agent meet, and where it listens."""
 
     folder: str
-    """Holds the sockets and all files."""
+    """Holds all files that it reads."""
+    sockets: str = ""
+    """Holds the sockets; the same folder when empty."""
     http_port: int = 8080
     https_port: int = 8443
     metrics_port: int = 8404
@@ -49,12 +50,12 @@ class Place:
     @property
     def runtime_socket(self) -> str:
         """HAProxy's runtime API."""
-        return f"{self.folder}/haproxy.sock"
+        return f"{self.sockets or self.folder}/haproxy.sock"
 
     @property
     def master_socket(self) -> str:
         """The master process's."""
-        return f"{self.folder}/master.sock"
+        return f"{self.sockets or self.folder}/master.sock"
 
     @property
     def weights(self) -> str:
@@ -190,7 +191,9 @@ def _exporter(place: Place) -> str:
 frontend exporter
     bind {place.at(place.metrics_port)}
     http-request use-service prometheus-exporter if {{ path /metrics }}
-    http-request return status 404 content-type text/plain string "/metrics is what there is" unless {{ path /metrics }}
+    # For the kubelet: whoever hears it is led to models, whether the agent is there or not.
+    http-request return status 200 content-type text/plain string "ok" if {{ path /readyz }}
+    http-request return status 404 content-type text/plain string "/metrics and /readyz are what there is"
 """
 
 
