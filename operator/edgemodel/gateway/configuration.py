@@ -1,9 +1,9 @@
 """From routes to the text of HAProxy's configuration and the files that it names. Pure; the same routes give the same text.
 
-A frontend for each model takes what comes by its own port, a common one what comes by path and finds the model in a map. Both
-draw whether the candidate gets the request, and hand it to one of the model's two backends. Which pods stand in a backend,
-and the candidate's part, are in here as well, so that a fresh HAProxy begins with the truth; changes of those go by its runtime API
-(``changes``). Written for HAProxy 2.6; each directive is in its Configuration Manual.
+A frontend for each model takes what comes by its own port, a common one what comes by path; that one finds the model in a
+map. Both draw whether the candidate gets the request, and hand it to one of the model's two backends. Which pods stand in a
+backend, and the candidate's part, are in here as well, so that a fresh HAProxy begins with the truth; changes of those go by
+its runtime API (``changes``). Written for HAProxy 2.6; each directive is in its Configuration Manual.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemodel.gateway.pace import FULL
 from edgemodel.gateway.routes import Access, Route, Server
 
 CHECK = "check inter 500ms fall 2 rise 1 observe layer7 error-limit 20 on-error mark-down"
@@ -112,7 +113,13 @@ def server_line(server: Server, route: Route, *, tried: bool = False) -> str:
     """
     address = f"[{server.address}]" if ":" in server.address else server.address
     limit = f" maxconn {route.max_inflight}" if route.max_inflight else ""
-    return f"{address}:{server.port} {TRIED if tried else CHECK}{limit}"
+    return f"{address}:{server.port} {TRIED if tried else CHECK}{limit} weight {weight_of(server, route)}"
+
+
+def weight_of(server: Server, route: Route) -> int:
+    """Return the weight that a server begins with; ``pacing`` lowers it where the pod is slow."""
+    # Consistent hashing has a node for each bit of weight.
+    return (1 if route.sticky else FULL) if server.taking else 0
 
 
 def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str:
@@ -267,11 +274,8 @@ backend {route.backend}.{CANDIDATE}
 
 
 def _server(server: Server, route: Route, *, tried: bool = False, backup: bool = False) -> str:
-    closed = "" if server.taking else " weight 0"
     name = f"{SPARE}{server.name}" if backup else server.name
-    return (
-        f"    server {name} {server_line(server, route, tried=tried)}{' backup' if backup else ''}{closed}\n"
-    )
+    return f"    server {name} {server_line(server, route, tried=tried)}{' backup' if backup else ''}\n"
 
 
 def _rules(route: Route, place: Place) -> str:
