@@ -14,6 +14,7 @@ class Told:
     answers: int = 0
     inflight: int = 0
     longest: int = 0
+    failures: int = 0
     _sum: int = 0
 
     def answer(self, milliseconds: float) -> None:
@@ -25,12 +26,12 @@ class Told:
 
     def restart(self) -> None:
         """Count from the beginning, as a new worker does."""
-        self.answers = self._sum = self.longest = 0
+        self.answers = self._sum = self.longest = self.failures = 0
 
     @property
     def seen(self) -> Seen:
         mean = -(-self._sum // max(1, min(self.answers, SAMPLES)))
-        return Seen(self.name, self.weight, self.answers, self.inflight, mean, self.longest)
+        return Seen(self.name, self.weight, self.answers, self.inflight, mean, self.longest, self.failures)
 
 
 @dataclass

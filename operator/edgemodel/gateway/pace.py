@@ -34,6 +34,8 @@ TRIAL_SECONDS, TRIAL_REQUESTS, FARTHEST_TRIAL_SECONDS = 4.0, 300, 60.0
 """A failed trial is followed by another after so long and so many requests of the model, or after the last at any rate."""
 NEXT_TRIAL_SECONDS = 0.3
 """The same after one that went well."""
+UNEASY_SECONDS = 10.0
+"""How long slow pods help after another one failed: it may be gone, and the next one with it."""
 SOON_SECONDS = 2.0
 """How long a trial without a request is looked at more often."""
 
@@ -50,6 +52,8 @@ class Seen:
     mean_ms: int
     longest_ms: int
     """Since the longest ones were cleared."""
+    failures: int = 0
+    """Connections that failed, requests that were asked again elsewhere; since its counters began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class _Pod:
     mean_ms: float = 0.0
     """As it was when there were enough answers last."""
     votes: int = 0
+    failures: int = 0
     slow: float | None = None
     """How many times slower than the others; None: it is not."""
     next_trial: float = 0.0
@@ -107,6 +112,8 @@ class Pace:
     def __init__(self) -> None:
         self._pods: dict[str, _Pod] = {}
         self._load = 0.0
+        self._uneasy = 0.0
+        """Until then."""
 
     @property
     def slow(self) -> tuple[str, ...]:
@@ -147,7 +154,7 @@ class Pace:
             taking = pod.trial is not None and one.answers + one.inflight <= pod.before
             soon = soon or (pod.trial is not None and now - pod.trial < SOON_SECONDS)
             # The last quick one may die before the next look: then there must be another.
-            needed = crowded or len(quick) == 1 or self._load >= max(1.5, pod.slow / 2)
+            needed = crowded or len(quick) == 1 or now < self._uneasy or self._load >= max(1.5, pod.slow / 2)
             weights[one.name] = max(1, round(FULL / pod.slow**2)) if taking or needed else 0
         return Turn(weights, clear, soon)
 
@@ -158,6 +165,9 @@ class Pace:
             pod.looks.clear()
             pod.before = pod.told = 0
             pod.trial = None
+        if pod.looks and one.failures > pod.failures:
+            self._uneasy = now + UNEASY_SECONDS
+        pod.failures = one.failures
         fresh = not pod.looks or one.answers > pod.looks[-1][1]
         pod.looks.append((now, one.answers, one.mean_ms))
         while len(pod.looks) > 1 and self._older(now, pod):

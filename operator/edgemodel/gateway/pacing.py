@@ -151,4 +151,5 @@ def _seen(row: dict[str, str]) -> Seen | None:
         inflight=number("scur"),
         mean_ms=number("rtime"),
         longest_ms=number("rtime_max"),
+        failures=number("econ") + number("eresp") + number("wretr"),
     )

@@ -138,6 +138,16 @@ def test_where_one_other_is_left_a_slow_pod_goes_on() -> None:
     assert weights(of) == [FULL]
 
 
+def test_a_slow_pod_helps_for_a_while_after_another_one_failed() -> None:
+    of = model()
+    run(of, slow, 12)
+    of.servers[1].failures += 1
+    run(of, slow, 1)
+    assert weights(of) == [1, FULL, FULL]
+    run(of, slow, 60)
+    assert weights(of)[0] == 0
+
+
 def test_no_more_than_half_are_slow() -> None:
     of = model(4)
     run(of, lambda number: 4.0 if number == 0 else 40.0 * number, 40)

@@ -18,7 +18,7 @@ from tests.simulators.response_times import Told
 
 A, B, C = (Server(f"pod-{letter}", f"10.42.0.{number}", 8080) for number, letter in enumerate("abc", 1))
 ROUTE = Route("vision", "detector", 20001, active=(A, B, C))
-_COLUMNS = "# pxname,svname,qcur,scur,status,req_tot,rtime,rtime_max,uweight,"
+_COLUMNS = "# pxname,svname,qcur,scur,status,req_tot,rtime,rtime_max,uweight,econ,eresp,wretr,"
 
 
 class Talk:
@@ -43,11 +43,13 @@ class Talk:
             rows = [
                 f"vision.detector.active,{it.name},0,{it.inflight},"
                 f"{'DOWN' if it.name in self.down else 'UP' if it.weight else 'DRAIN'},"
-                f"{it.seen.answers},{it.seen.mean_ms},{it.seen.longest_ms},{it.weight},"
+                f"{it.seen.answers},{it.seen.mean_ms},{it.seen.longest_ms},{it.weight},0,0,{it.failures},"
                 for it in self.servers.values()
             ]
             writer.write(
-                "\n".join([_COLUMNS, *rows, "vision.detector.active,BACKEND,0,0,UP,9,1,1,9,", ""]).encode()
+                "\n".join(
+                    [_COLUMNS, *rows, "vision.detector.active,BACKEND,0,0,UP,9,1,1,9,0,0,0,", ""]
+                ).encode()
             )
         else:
             self.told.append(command)
