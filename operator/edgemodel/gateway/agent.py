@@ -29,6 +29,7 @@ from edgemodel.gateway.configuration import Place, files
 from edgemodel.gateway.haproxy import HAProxy
 from edgemodel.gateway.metrics import Metrics
 from edgemodel.gateway.own_secrets import OwnSecrets
+from edgemodel.gateway.pacing import Pacing
 from edgemodel.gateway.routes import Route, read_routes
 from edgemodel.gateway.settings import GatewaySettings
 from edgemodel.gateway.state import NOW
@@ -101,6 +102,11 @@ class Gateway:
         self._refused_certificate = ""
         self._told: dict[str, str] = {}
         self._tidy: list[Command] = []
+        self._telling = asyncio.Lock()
+        """Held while HAProxy is had change something."""
+        self._pacing = Pacing(
+            self.place, lambda: self._applied or (), self._telling, self.metrics.slow_servers
+        )
         self._due: float | None = None
         self._next_reload = 0.0
 
@@ -148,6 +154,7 @@ class Gateway:
                     self._keep_tidy(),
                     self.haproxy.follow(),
                     self._keep_in_step(),
+                    self._pacing.follow(),
                 )
             ]
             await self._stopping.wait()
@@ -164,7 +171,8 @@ class Gateway:
         await self._first_words()
         while True:
             try:
-                await self._step()
+                async with self._telling:
+                    await self._step()
             except EdgeModelError as error:
                 self.metrics.changes.labels("failed").inc()
                 log.error("what HAProxy did goes on: %s", error.message)  # noqa: TRY400 - for a person
@@ -262,6 +270,7 @@ class Gateway:
         """
         assert self._applied is not None
         commands = changes(self._applied, wanted, self.place)
+        await self._pacing.release(wanted)
         at_once = [command.text for command in commands if not command.tidying]
         self._remembered = False
         self.haproxy.doubt()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from edgemodel.gateway.configuration import ACTIVE, CANDIDATE, SPARE, Place, server_line
+from edgemodel.gateway.configuration import ACTIVE, CANDIDATE, SPARE, Place, server_line, weight_of
 from edgemodel.gateway.routes import Route, Server
 
 
@@ -98,9 +98,9 @@ def _added(
                 f"enable health {path}",
                 f"enable server {path}",
             ]
-        if not server.taking if was is None else was.taking != server.taking:
+        elif was.taking != server.taking:
             # Not in percent: that is a part of the weight it began with, which may have been none.
-            found.append(f"set weight {path} {int(server.taking)}")
+            found.append(f"set weight {path} {weight_of(server, route)}")
     return found
 
 

@@ -18,6 +18,11 @@ class Metrics:
             "Models that are not led to because their part of the configuration is not taken.",
             registry=self.registry,
         )
+        self.slow_servers = Gauge(
+            "edgemodel_gateway_slow_pods",
+            "Pods that get less because they answer much later than the model's other pods.",
+            registry=self.registry,
+        )
         self.changes = Counter(
             "edgemodel_gateway_changes",
             "Changes by how they were made: by the runtime API, by a reload, by a start, or failed.",

@@ -34,11 +34,11 @@ def test_a_pod_that_came_is_added_and_stands_by_for_the_candidate() -> None:
     ]
 
 
-def test_a_pod_that_is_going_gets_weight_0_and_one_that_is_back_gets_1() -> None:
+def test_a_pod_that_is_going_gets_weight_0_and_one_that_is_back_gets_all_of_it() -> None:
     going = replace(ROUTE, active=(replace(A, taking=False),))
     weights = [f"set weight vision.detector.{name} " for name in ("active/pod-a", "candidate/spare-pod-a")]
     assert told(ROUTE, going) == [f"{text}0" for text in weights]
-    assert told(going, ROUTE) == [f"{text}1" for text in weights]
+    assert told(going, ROUTE) == [f"{text}64" for text in weights]
 
 
 def test_a_weight_is_one_command() -> None:
