@@ -21,7 +21,12 @@ async def serve(
         OSError: a port is taken.
     """
     gateway = Gateway(settings, api, binary=binary)
-    probes = ProbeServer(gateway.metrics.registry, healthy=gateway.unhealthy, ready=gateway.unready)
+    probes = ProbeServer(
+        gateway.metrics.registry,
+        healthy=gateway.unhealthy,
+        ready=gateway.unready,
+        more={"/current": gateway.outdated},
+    )
     await probes.start(settings.host, settings.port)
     log.info("listening", extra={"port": probes.port})
     memory.settle()
