@@ -18,7 +18,7 @@ import time
 
 from edgemodel.api.meta import API_VERSION, LABEL_MODEL
 from edgemodel.errors import EdgeModelError, Refused, Transient
-from edgemodel.gateway import kept, lost_nodes, runtime
+from edgemodel.gateway import kept, runtime
 from edgemodel.gateway.api_server import ApiServer
 from edgemodel.gateway.changes import Command, apart_from_shapes, changes, settled
 from edgemodel.gateway.collection import Collection
@@ -157,7 +157,7 @@ class Gateway:
                     *(collection.follow() for collection in self._followed),
                     self._secrets.follow(),
                     self._keep_tidy(),
-                    self._end_what_waits_for_lost_nodes(),
+                    LostNodes(self.haproxy, self.place).run(),
                     self._keep_alive(),
                     self._keep_in_step(),
                 )
@@ -188,17 +188,6 @@ class Gateway:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
             await self._remove_idle()
-
-    async def _end_what_waits_for_lost_nodes(self) -> None:
-        lost = LostNodes(self.haproxy, socket=self.place.runtime_socket, master=self.place.master_socket)
-        took = 0.0
-        while True:
-            # With thousands of pods a look takes a while: it never takes more than a twentieth of the time.
-            await asyncio.sleep(max(lost_nodes.LOOK_SECONDS, 20 * took))
-            began = time.monotonic()
-            with contextlib.suppress(runtime.CommandRefused):  # it is just being started
-                await lost.look()
-            took = time.monotonic() - began
 
     async def _keep_in_step(self) -> None:
         await self._first_words()

@@ -54,6 +54,11 @@ class Place:
         return f"{self.folder}/haproxy.sock"
 
     @property
+    def events_socket(self) -> str:
+        """Where HAProxy says that a pod went out or came back."""
+        return f"{self.folder}/events.sock"
+
+    @property
     def master_socket(self) -> str:
         """The master process's."""
         return f"{self.folder}/master.sock"
@@ -136,6 +141,7 @@ def _global(place: Place) -> str:
 global
     stats socket {place.runtime_socket} mode 600 level admin expose-fd listeners
     stats timeout 1h
+    log {place.events_socket} format raw local0 alert
     # Longer than any request may take.
     hard-stop-after 330s
     maxconn {place.max_connections}
@@ -263,8 +269,10 @@ def _backends(route: Route, place: Place) -> str:
     spare = "".join(_server(server, route, backup=True) for server in route.active)
     return f"""\
 backend {route.backend}.{ACTIVE}
+    log global
 {rules}{active}
 backend {route.backend}.{CANDIDATE}
+    log global
 {rules}    option allbackups
 {candidate}{spare}"""
 

@@ -7,43 +7,82 @@ does when a pod breaks off.
 
 Not at once (``on-marked-down shutdown-sessions``): a request that is just being connected would be lost, not sent again.
 Only where connections went unanswered: a pod that refuses them, or answers wrongly, may still end what it has.
+
+HAProxy says on a socket of ours when a pod goes out. That only wakes: words may be lost, so it is then asked what is so.
 """
 
+import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from edgemodel.gateway import runtime
+from edgemodel.gateway.configuration import Place
 from edgemodel.gateway.haproxy import HAProxy
 from edgemodel.gateway.runtime import CommandRefused
 
 LOOK_SECONDS = 0.5
 PATIENCE_SECONDS = 1.1
 """From a pod's going out until its requests are ended: longer than HAProxy's ``timeout connect``."""
+WATCHFUL_SECONDS = 5.0
+"""How long it is looked after a word. A pod that went out for its errors may turn out to be silent a little later."""
 _SERVERS = "show stat -1 4 -1"
 _SILENT = frozenset({"L4TOUT", "L4CON"})
 """What checks say where nothing answers. (One that is refused is L4CON, too; it has no connection left to end.)"""
 
 
-class LostNodes:
-    """Call ``look`` twice a second.
+class LostNodes(asyncio.DatagramProtocol):
+    """See the module's docstring.
 
     Args:
-        haproxy: whose sessions they are.
-        socket: its runtime API.
-        master: its master's.
+        haproxy: whose requests they are.
+        place: where it is asked, and speaks.
         clock: seconds that only rise.
     """
 
     def __init__(
-        self, haproxy: HAProxy, *, socket: str, master: str, clock: Callable[[], float] = time.monotonic
+        self, haproxy: HAProxy, place: Place, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._haproxy, self._socket, self._master = haproxy, socket, master
-        self._clock = clock
+        self._haproxy, self._place, self._clock = haproxy, place, clock
+        self._heard = asyncio.Event()
         self._since: dict[str, float] = {}
         """When each server that is out was first seen so."""
         self._told: set[str] = set()
         """Those of which workers that a reload replaced were told: these look at no pod any more."""
+
+    def datagram_received(self, data: bytes, _: object) -> None:
+        """HAProxy says something of a pod."""
+        if b" is DOWN" in data:
+            self._heard.set()
+
+    async def run(self) -> None:
+        """Listen, and look when there is reason to; for ever.
+
+        Raises:
+            OSError: it can't listen.
+        """
+        path = self._place.events_socket
+        Path(path).unlink(missing_ok=True)  # noqa: ASYNC240 - of one that was killed; in memory
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: self, local_addr=path, family=socket.AF_UNIX
+        )
+        try:
+            while True:
+                await self._heard.wait()
+                self._heard.clear()
+                end = self._clock() + WATCHFUL_SECONDS
+                while self._clock() < end and not self._heard.is_set():
+                    with contextlib.suppress(CommandRefused):  # it is just being started
+                        await self.look()
+                    await asyncio.sleep(LOOK_SECONDS)
+                if not self._heard.is_set():
+                    self._since.clear()  # unseen from here on, pods come back and go again
+                    self._told.clear()
+        finally:
+            transport.close()
 
     async def look(self) -> None:
         """Look once, and end what there is to end.
@@ -51,23 +90,23 @@ class LostNodes:
         Raises:
             CommandRefused: HAProxy does not answer.
         """
-        silent = silent_servers(await runtime.ask(self._socket, _SERVERS))
+        silent = silent_servers(await runtime.ask(self._place.runtime_socket, _SERVERS))
         now = self._clock()
         self._since = {name: self._since.get(name, now) for name in silent}
         self._told &= silent.keys()
         lost = [name for name, since in self._since.items() if now - since >= PATIENCE_SECONDS]
         for name in lost:
             if silent[name]:
-                await self._end(self._socket, f"shutdown sessions server {name}")
+                await self._end(self._place.runtime_socket, f"shutdown sessions server {name}")
         news = [name for name in lost if name not in self._told]
         for worker in await self._haproxy.leaving() if news else ():
             for name in news:
-                await self._end(self._master, f"@!{worker} shutdown sessions server {name}")
+                await self._end(self._place.master_socket, f"@!{worker} shutdown sessions server {name}")
         self._told |= set(news)
 
-    async def _end(self, socket: str, command: str) -> None:
+    async def _end(self, at: str, command: str) -> None:
         with contextlib.suppress(CommandRefused):  # it is gone meanwhile
-            await runtime.order(socket, command)
+            await runtime.order(at, command)
 
 
 def silent_servers(stat: str) -> dict[str, int]:
