@@ -158,10 +158,12 @@ class Trial:
         return self.bed.service_url(NAME, self.namespace)
 
     @contextmanager
-    def load(self, *versions: str, resend: bool = False, rate: float | None = None) -> Iterator[Load]:
-        """Keep asking while the block lasts; answers of other versions than these are wrong."""
+    def load(
+        self, *versions: str, resend: bool = False, rate: float | None = None, url: str | None = None
+    ) -> Iterator[Load]:
+        """Keep asking (the Service, or ``url``) while the block lasts; answers of other versions than these are wrong."""
         cases = tiny_model.cases(*versions)
-        with Load(self.url(), NAME, cases, rate=rate or self.rate, resend=resend) as load:
+        with Load(url or self.url(), NAME, cases, rate=rate or self.rate, resend=resend) as load:
             self.bed.kube.until(lambda: load.answers[versions[0]] >= 100, "the first answers")
             yield load
 

@@ -21,6 +21,7 @@ from edgemodel.gateway.agent import Gateway
 from edgemodel.gateway.api_server import ApiServer
 from edgemodel.gateway.launch import supervisor
 from edgemodel.gateway.settings import GatewaySettings
+from tests.gateway.far_node import FarNode
 from tests.simulators.apiserver import ApiServerSimulator
 
 NAMESPACE, SYSTEM = "vision", "edgemodel-system"
@@ -99,8 +100,11 @@ class Client:
 class Pod:
     """Answers with its version; slowly, with an error, or by breaking off where it is told to."""
 
-    def __init__(self, site: "Site", name: str, address: str, version: str) -> None:
+    def __init__(
+        self, site: "Site", name: str, address: str, version: str, node: FarNode | None = None
+    ) -> None:
         self._site, self.name, self.address, self.version = site, name, address, version
+        self._node = node
         self.answered = 0
         self.inflight = 0
         self.status = 200
@@ -115,7 +119,11 @@ class Pod:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, self.address, self._site.pod_port)
+        if self._node is None:
+            self._server = await asyncio.start_server(self._serve, self.address, self._site.pod_port)
+        else:
+            listener = await self._node.listener(self.address, self._site.pod_port)
+            self._server = await asyncio.start_server(self._serve, sock=listener)
 
     def kill(self) -> None:
         """Go without a word, as a process does that is killed."""
@@ -206,9 +214,13 @@ class Site:
         self.gateway: Gateway
         self.problem: BaseException | None = None
 
-    async def pod(self, model: str = "detector", version: str = ONE, **shown: bool) -> Pod:
+    async def pod(
+        self, model: str = "detector", version: str = ONE, *, node: FarNode | None = None, **shown: bool
+    ) -> Pod:
+        """Run a pod, on this machine or on a node far away."""
         number = next(self._numbers)
-        pod = Pod(self, f"{model}-{number}", f"127.0.2.{number}", version)
+        address = node.address(number) if node else f"127.0.2.{number}"
+        pod = Pod(self, f"{model}-{number}", address, version, node)
         self.of[pod.name] = model
         self.pods.append(pod)
         await pod.listen()
@@ -326,7 +338,15 @@ class Load:
         self._port, self._clients = port, clients
         self.answers: collections.Counter[str] = collections.Counter()
         self.wrong: list[str] = []
+        self.longest = 0.0
+        """Seconds that an answer took, at most."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._since: dict[Client, float] = {}
+
+    def longest_wait(self) -> float:
+        """Return how long, in seconds, somebody has waited who waits now."""
+        now = asyncio.get_running_loop().time()
+        return max((now - since for since in self._since.values()), default=0.0)
 
     async def __aenter__(self) -> "Load":
         self._tasks = [asyncio.create_task(self._ask()) for _ in range(self._clients)]
@@ -341,9 +361,12 @@ class Load:
         client = Client(self._port)
         try:
             while True:
+                self._since[client] = began = asyncio.get_running_loop().time()
                 try:
                     answer = await client.ask()
+                    self.longest = max(self.longest, asyncio.get_running_loop().time() - began)
                 except (OSError, EOFError) as error:
+                    del self._since[client]
                     self.wrong.append(f"{type(error).__name__}: {error}")
                     client = Client(self._port)
                     await asyncio.sleep(0.02)

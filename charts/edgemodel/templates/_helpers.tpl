@@ -86,3 +86,12 @@ registries:
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+
+{{- /* Tolerations of a pod that is to be elsewhere soon after its node was lost. Takes the root and its other tolerations. */ -}}
+{{- define "edgemodel.leavesSoon" -}}
+{{- $soon := list }}
+{{- range list "not-ready" "unreachable" }}
+{{- $soon = append $soon (dict "key" (printf "node.kubernetes.io/%s" .) "operator" "Exists" "effect" "NoExecute" "tolerationSeconds" (int (index $ 0).Values.nodeLossSeconds)) }}
+{{- end }}
+{{- toYaml (concat (index . 1) $soon) }}
+{{- end }}

@@ -8,7 +8,7 @@ Leaves to others: what follows from it (``reconcile.gateway``), ports (``ports``
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from edgemodel.cluster.client import ApiServer, Object
@@ -18,6 +18,8 @@ from edgemodel.reconcile.observed import GatewayPod
 
 PODS_SECONDS = 10.0
 """How long a reading may serve though no change was shown: the watch may lag."""
+HAPROXY_PORT, AGENT_PORT = 8404, 8083
+"""Where a pod that names no ports is asked."""
 CONNECT_SECONDS = 1.0
 """How long a gateway pod gets to accept a connection."""
 
@@ -44,18 +46,20 @@ class Gateways:
         self.namespace = namespace
         self.labels = dict(labels)
         self._pods = Shared(self._read, max_age=PODS_SECONDS, clock=clock)
+        self.silent: frozenset[str] = frozenset()
+        """Uids of pods to which nobody is led for now, whatever their status says: they were asked, and did not answer."""
 
     def changed(self) -> None:
         """A pod of the gateway came, went, or changed in what ``traits`` tells."""
         self._pods.invalidate()
 
     async def read(self) -> tuple[GatewayPod, ...]:
-        """Return every pod of the gateway that has an address and has not ended, by name.
+        """Return every pod of the gateway that has an address and has not ended, by name; silent ones as not ready.
 
         Raises:
             Transient: the API server failed.
         """
-        return await self._pods.get()
+        return without_silent(await self._pods.get(), self.silent)
 
     async def _read(self) -> tuple[GatewayPod, ...]:
         listed = await self._api.list(POD, self.namespace, labels=self.labels)
@@ -70,6 +74,11 @@ def gateway_pod(pod: Object) -> GatewayPod | None:
     if not address or status.get("phase") in ("Succeeded", "Failed"):
         return None
     conditions = status.get("conditions") or ()
+    ports = {
+        port.get("name"): port.get("containerPort")
+        for container in (pod.get("spec") or {}).get("containers") or ()
+        for port in container.get("ports") or ()
+    }
     return GatewayPod(
         name=str(meta["name"]),
         uid=str(meta.get("uid", "")),
@@ -77,7 +86,18 @@ def gateway_pod(pod: Object) -> GatewayPod | None:
         node=str((pod.get("spec") or {}).get("nodeName") or ""),
         ready=any(it.get("type") == "Ready" and it.get("status") == "True" for it in conditions),
         going=bool(meta.get("deletionTimestamp")),
+        haproxy_port=int(ports.get("haproxy") or HAPROXY_PORT),
+        agent_port=int(ports.get("metrics") or AGENT_PORT),
     )
+
+
+def without_silent(pods: tuple[GatewayPod, ...], silent: Collection[str]) -> tuple[GatewayPod, ...]:
+    """Return the pods with those of these uids as not ready; all as they are where nobody would be left.
+
+    Who finds nobody at all is likelier to be cut off himself.
+    """
+    told = tuple(replace(pod, ready=pod.ready and pod.uid not in silent) for pod in pods)
+    return told if any(pod.ready and not pod.going for pod in told) else pods
 
 
 async def listening(pods: Iterable[GatewayPod], port: int) -> tuple[GatewayPod, ...]:
@@ -85,12 +105,13 @@ async def listening(pods: Iterable[GatewayPod], port: int) -> tuple[GatewayPod, 
 
     async def asked(pod: GatewayPod) -> GatewayPod:
         taking = pod.ready and not pod.going
-        return replace(pod, listening=taking and await _accepts(pod.address, port))
+        return replace(pod, listening=taking and await accepts(pod.address, port))
 
     return tuple(await asyncio.gather(*map(asked, pods)))
 
 
-async def _accepts(address: str, port: int) -> bool:
+async def accepts(address: str, port: int) -> bool:
+    """Tell whether somebody accepts a connection there within a second."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(address, port)

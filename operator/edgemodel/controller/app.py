@@ -184,6 +184,7 @@ class Operator:
             self._spawn("heartbeats", self._nodes.heartbeats.run())
         if self._gateway is not None:
             self._spawn("gateway's pods", self._gateway.run())
+            self._spawn("gateway's health", self._gateway.health.run())
         watches_stop = asyncio.Event()
         started = asyncio.Event()
         registry = handlers.register(

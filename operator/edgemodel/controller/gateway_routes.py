@@ -13,6 +13,7 @@ from edgemodel.cluster.gateway import GatewayView
 from edgemodel.cluster.gateways import Gateways, gateway_pod
 from edgemodel.cluster.kinds import POD
 from edgemodel.cluster.ports import Ports
+from edgemodel.controller.gateway_health import GatewayHealth
 from edgemodel.controller.settings import OperatorSettings
 from edgemodel.controller.sightings import Key, Sightings
 from edgemodel.controller.workqueue import WorkQueue
@@ -31,7 +32,7 @@ WATCH_AGAIN = 2.0
 
 
 class GatewayRoutes:
-    """See the module's docstring; ``run`` watches the gateway's pods."""
+    """See the module's docstring; ``run`` watches the gateway's pods, ``health.run`` asks them."""
 
     def __init__(
         self,
@@ -57,6 +58,9 @@ class GatewayRoutes:
         )
         self._again = again
         self._pods: dict[str, GatewayPod | None] = {}
+        self.health = GatewayHealth(
+            lambda: [pod for pod in self._pods.values() if pod is not None], self._silent
+        )
         sightings.specs = lambda: queue.add_after(ACCESS, SPECS_DELAY)
 
     async def run(self) -> None:
@@ -90,6 +94,11 @@ class GatewayRoutes:
             self._pods[name] = gateway_pod(pod)
         if self._pods.get(name) != before:
             self._changed()
+
+    def _silent(self, uids: frozenset[str]) -> None:
+        """Lead to no pod of these: their nodes are gone, or they are."""
+        self._gateways.silent = uids
+        self._changed()
 
     def _changed(self) -> None:
         self._gateways.changed()

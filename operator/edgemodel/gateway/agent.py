@@ -15,9 +15,7 @@ Leaves to others: HAProxy's life (``supervisor``), what follows from the objects
 import asyncio
 import contextlib
 import logging
-import socket
 import time
-from pathlib import Path
 
 from edgemodel.api.meta import API_VERSION, LABEL_MODEL
 from edgemodel.errors import EdgeModelError, Refused
@@ -27,6 +25,8 @@ from edgemodel.gateway.changes import Command, apart_from_shapes, changes, settl
 from edgemodel.gateway.collection import Collection
 from edgemodel.gateway.configuration import Place, files
 from edgemodel.gateway.haproxy import HAProxy
+from edgemodel.gateway.listening import has_ipv6, is_taken
+from edgemodel.gateway.lost_nodes import LostNodes
 from edgemodel.gateway.metrics import Metrics
 from edgemodel.gateway.own_secrets import OwnSecrets
 from edgemodel.gateway.pacing import Pacing
@@ -45,6 +45,8 @@ SETTLE_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
 """What failed is tried again after this."""
 TIDY_SECONDS = 5.0
+CURRENT_SECONDS = 4.0
+"""How long reading everything anew may take when somebody asks for it."""
 
 
 class Gateway:
@@ -71,7 +73,7 @@ class Gateway:
             http_port=settings.http_port,
             https_port=settings.https_port,
             metrics_port=settings.haproxy_port,
-            ipv6=_has_ipv6(),
+            ipv6=has_ipv6(),
             threads=settings.threads,
             buffer_bytes=settings.buffer_bytes,
             max_connections=settings.max_connections,
@@ -137,6 +139,20 @@ class Gateway:
             return "HAProxy does not run"
         return None
 
+    async def outdated(self) -> str | None:
+        """Read everything anew and have HAProxy do it; say what of it could not be done in time.
+
+        For those who were cut off, and may have missed which version serves.
+        """
+        try:
+            async with asyncio.timeout(CURRENT_SECONDS):
+                await asyncio.gather(*(one.read_anew() for one in self._followed))
+                while self._woken is not None:  # noqa: ASYNC110 - HAProxy's answer, and whatever comes in between
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return "not everything could be read anew and told to HAProxy"
+        return self.unready()
+
     def stop(self) -> None:
         """Ask it to end."""
         self._stopping.set()
@@ -153,6 +169,7 @@ class Gateway:
                     self._secrets.follow(),
                     self._keep_tidy(),
                     self.haproxy.follow(),
+                    LostNodes(self.haproxy, self.place).run(),
                     self._keep_in_step(),
                     self._pacing.follow(),
                 )
@@ -330,7 +347,7 @@ class Gateway:
     def _without_taken_ports(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
         """Leave out models at whose port somebody else listens: one such ``bind`` would cost all models the reload."""
         had = self.haproxy.ports()
-        free = tuple(route for route in routes if route.port in had or not _taken(route.port))
+        free = tuple(route for route in routes if route.port in had or not is_taken(route.port))
         for route in routes:
             if route not in free:
                 log.error(
@@ -365,23 +382,3 @@ class Gateway:
             self._refused_certificate = certificate
             return self._certificate
         return certificate
-
-
-def _taken(port: int) -> bool:
-    """Tell whether somebody else listens at a port; HAProxy's own workers share theirs."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            probe.bind(("", port))
-            probe.listen(1)
-        except OSError:
-            return True
-    return False
-
-
-def _has_ipv6() -> bool:
-    try:
-        return bool(Path("/proc/net/if_inet6").read_text(encoding="ascii").strip())
-    except OSError:
-        return False

@@ -38,7 +38,12 @@ async def serve(
 
 async def _serve(settings: GatewaySettings, api: ApiServer, *, stop: asyncio.Event, binary: str) -> int:
     gateway = Gateway(settings, api, binary=binary)
-    probes = ProbeServer(gateway.metrics.registry, healthy=gateway.unhealthy, ready=gateway.unready)
+    probes = ProbeServer(
+        gateway.metrics.registry,
+        healthy=gateway.unhealthy,
+        ready=gateway.unready,
+        more={"/current": gateway.outdated},
+    )
     await probes.start(settings.host, settings.port)
     log.info("listening", extra={"port": probes.port})
     memory.settle()

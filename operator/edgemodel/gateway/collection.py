@@ -44,9 +44,39 @@ class Collection:
         """It was read at least once."""
         self.in_step = False
         """It is followed now."""
+        self._begun = self._done = 0
+        """How often it was begun from the beginning, and the last of these that was read."""
+        self._again = asyncio.Event()
+        self._read = asyncio.Event()
+
+    async def read_anew(self) -> None:
+        """Wait until it was read from the beginning, by a request that begins now, and is followed from there.
+
+        A watch whose line was down for a while says nothing of it, and what it missed may come late.
+        """
+        wanted = self._begun + 1
+        self._again.set()
+        while self._done < wanted:
+            self._read.clear()
+            await self._read.wait()
 
     async def follow(self) -> None:
         """Follow it until cancelled."""
+        while True:
+            self._again.clear()
+            self._begun += 1
+            following = asyncio.ensure_future(self._follow())
+            again = asyncio.ensure_future(self._again.wait())
+            try:
+                await asyncio.wait({following, again}, return_when=asyncio.FIRST_COMPLETED)
+                if following.done():
+                    following.result()  # a fault of ours ends the process
+            finally:
+                for task in (following, again):
+                    task.cancel()
+                await asyncio.gather(following, again, return_exceptions=True)
+
+    async def _follow(self) -> None:
         version, failures = "", 0
         while True:
             try:
@@ -54,6 +84,8 @@ class Collection:
                     found, version = await self._api.list(self._path, self._selector)
                     self.objects = {_key(one): self._keep(one) for one in found}
                     self.listed = self.in_step = True
+                    self._done = self._begun
+                    self._read.set()
                     self._changed()
                 failures, began = 0, asyncio.get_running_loop().time()
                 async with aclosing(self._api.watch(self._path, version, self._selector)) as events:

@@ -8,7 +8,7 @@ import asyncio
 from edgemodel.errors import Transient
 
 SECONDS = 5.0
-MAX_BYTES = 1 << 20
+MAX_BYTES = 8 << 20
 _FINE = ("", "New server registered.", "Server deleted.", "done")
 """What HAProxy says to a command that worked; most say nothing."""
 

@@ -5,12 +5,14 @@ Promises: a client gets five seconds and 8 KiB for its request; at most 16 are s
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 Check = Callable[[], str | None]
 """Returns what is wrong, None when nothing is."""
+Asking = Callable[[], Awaitable[str | None]]
+"""The same, where finding out takes a while: some four seconds at most."""
 
 _SECONDS = 5.0
 _AT_ONCE = 16
@@ -18,10 +20,18 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class ProbeServer:
-    """``port`` holds the port it listens on once started."""
+    """``port`` holds the port it listens on once started; ``more`` are paths besides the usual ones."""
 
-    def __init__(self, registry: CollectorRegistry, *, healthy: Check, ready: Check) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        healthy: Check,
+        ready: Check,
+        more: Mapping[str, Asking] | None = None,
+    ) -> None:
         self._registry = registry
+        self._more = dict(more or {})
         self._checks = {"/healthz": healthy, "/readyz": ready}
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -56,7 +66,7 @@ class ProbeServer:
         try:
             async with asyncio.timeout(_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                status, kind, body = self._answer(head.split(b"\r\n", 1)[0].split(b" "))
+                status, kind, body = await self._answer(head.split(b"\r\n", 1)[0].split(b" "))
                 writer.write(
                     f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
                     "Connection: close\r\n\r\n".encode()
@@ -68,16 +78,18 @@ class ProbeServer:
         finally:
             writer.close()
 
-    def _answer(self, line: list[bytes]) -> tuple[str, str, bytes]:
+    async def _answer(self, line: list[bytes]) -> tuple[str, str, bytes]:
         if len(line) != 3 or line[0] != b"GET":
             return "405 Method Not Allowed", _TEXT, b"GET is what there is\n"
         path = line[1].split(b"?", 1)[0].decode("latin-1")
         if path == "/metrics":
             return "200 OK", CONTENT_TYPE_LATEST, generate_latest(self._registry)
-        check = self._checks.get(path)
-        if check is None:
+        if path in self._more:
+            wrong = await self._more[path]()
+        elif path in self._checks:
+            wrong = self._checks[path]()
+        else:
             return "404 Not Found", _TEXT, b"/metrics, /healthz and /readyz are what there is\n"
-        wrong = check()
         return (
             ("503 Service Unavailable", _TEXT, f"{wrong}\n".encode()) if wrong else ("200 OK", _TEXT, b"ok\n")
         )

@@ -89,6 +89,10 @@ class GatewayPod:
     listening: bool = True
     """It was seen to answer at this model's port. Looked at only where a live Service still leads to pods, and must not lead
     to this one before."""
+    haproxy_port: int = 8404
+    """HAProxy's own, where one sees whether it is there (``controller.gateway_health``)."""
+    agent_port: int = 8083
+    """The gateway's agent's."""
 
 
 @dataclass(frozen=True, slots=True)

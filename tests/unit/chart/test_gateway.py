@@ -192,3 +192,24 @@ def test_full_values_reach_the_pod(render: Render) -> None:
     pod = deployment(render(FULL))["template"]["spec"]
     assert pod["priorityClassName"] == "system-cluster-critical"
     assert pod["nodeSelector"] == {"edge": "true"}
+
+
+@pytest.mark.parametrize(("replicas", "leaves"), [(1, True), (2, False)])
+def test_the_only_gateway_leaves_a_lost_node_soon_and_one_of_several_waits_for_it(
+    render: Render, replicas: int, leaves: bool
+) -> None:
+    objects = render({"nodeLossSeconds": 12, "gateway": {"replicas": replicas}})
+    found = deployment(objects)["template"]["spec"].get("tolerations", [])
+    assert [it["tolerationSeconds"] for it in found] == [12, 12] * leaves
+    operator = objects["Deployment", "edgemodel"]["spec"]["template"]["spec"]["tolerations"]
+    assert {it["key"]: it["tolerationSeconds"] for it in operator} == {
+        "node.kubernetes.io/not-ready": 12,
+        "node.kubernetes.io/unreachable": 12,
+    }
+
+
+def test_what_a_site_tolerates_besides_stays(render: Render) -> None:
+    mine = {"key": "camera", "operator": "Exists"}
+    objects = render({"tolerations": [mine], "gateway": {"tolerations": [mine], "replicas": 2}})
+    assert deployment(objects)["template"]["spec"]["tolerations"] == [mine]
+    assert objects["Deployment", "edgemodel"]["spec"]["template"]["spec"]["tolerations"][0] == mine

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edgemodel.cluster.client import ApiServer
-from edgemodel.cluster.gateways import Gateways, gateway_pod, listening
+from edgemodel.cluster.gateways import Gateways, gateway_pod, listening, without_silent
 from edgemodel.reconcile.observed import GatewayPod
 from tests.simulators.apiserver import ApiServerSimulator
 
@@ -84,3 +84,21 @@ async def test_a_watch_tells_first_what_there_is_and_then_what_happens(
     assert (kind, last["metadata"]["name"]) == ("DELETED", "a")
     await watch.aclose()
     assert server.seen[0].query["labelSelector"] == "app.kubernetes.io/component=gateway"
+
+
+def test_silent_pods_take_no_requests_unless_nobody_else_does() -> None:
+    one, two, three = (
+        GatewayPod(name, name, "10.42.0.9", "n1", ready=True, going=name == "three")
+        for name in ("one", "two", "three")
+    )
+    assert [pod.ready for pod in without_silent((one, two, three), {"one"})] == [False, True, True]
+    assert without_silent((one, two, three), {"one", "two"}) == (one, two, three)
+    assert without_silent((one, three), {"one"}) == (one, three)
+    assert without_silent((), {"one"}) == ()
+
+
+def test_a_pod_is_asked_at_the_ports_that_it_names() -> None:
+    named = {"spec": {"containers": [{"ports": [{"name": "haproxy", "containerPort": 9000}]}]}}
+    found = gateway_pod({**pod(), **named})
+    assert found is not None
+    assert (found.haproxy_port, found.agent_port) == (9000, 8083)

@@ -129,3 +129,23 @@ async def test_who_may_call_is_looked_at_again_as_long_as_somebody_is_asked_who_
     assert site.queue.taken() == [DETECTOR], "its condition says that it is open to them now"
     assert await site.routes.update_access() == (False, ACCESS_SECONDS)
     assert site.queue.taken() == []
+
+
+async def test_a_pod_that_does_not_answer_is_a_pass_of_every_model_in_which_it_is_not_ready(
+    site: Site,
+) -> None:
+    answering = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = answering.sockets[0].getsockname()[1]
+    spec = {"containers": [{"ports": [{"name": "haproxy", "containerPort": port}]}]}
+    for name, address in (("gw-1", "127.0.0.2"), ("gw-2", "127.0.0.1")):
+        one = {**pod(address=address, uid=name), "spec": spec}
+        one["metadata"]["name"] = name
+        site.routes.pod("ADDED", site.server.put(f"/api/v1/namespaces/system/pods/{name}", one))
+    site.queue.taken()
+    await site.routes.health.look()
+    assert site.queue.taken() == []
+    await site.routes.health.look()
+    assert site.queue.taken() == [DETECTOR, SPEAKER]
+    found = await site.routes.view.gateways.read()
+    assert [(it.name, it.ready) for it in found] == [("gw-1", False), ("gw-2", True)]
+    answering.close()
