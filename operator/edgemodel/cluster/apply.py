@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgemodel.api.applied import without_empty
 from edgemodel.api.edge_node import EdgeNodeSpec
 from edgemodel.api.meta import API_VERSION, CHILD_MANAGER, STATUS_MANAGER, OwnerMetadata
 from edgemodel.api.v1alpha1 import EdgeModelStatus, ModelTrustPolicyStatus
@@ -64,22 +65,29 @@ async def apply_edge_node(
     if owned and _is(edge_node, wanted):
         return None
     name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
-    if not wanted.models and (edge_node.get("spec") or {}).get("models"):
-        # Server-side apply would leave null where the last entries were, and find that invalid.
-        edge_node = await _leave(api, edge_node, spec)
-        if owned and _is(edge_node, wanted):
-            return dict(edge_node)
-    manifest = {
+    manifest: Object = {
         "apiVersion": API_VERSION,
         "kind": EDGE_NODE.name,
         "metadata": {"name": name, "uid": uid, "ownerReferences": [owner]},
-        "spec": spec,
     }
+    if said := _emptied(spec, edge_node.get("spec") or {}):
+        manifest["spec"] = said
     live = await api.apply(EDGE_NODE, manifest, manager=CHILD_MANAGER)
     if not _is(live, wanted):
         log.warning("another client's entries are taken out", extra={"kind": EDGE_NODE.name, "object": name})
         live = await _leave(api, live, spec)
     return live
+
+
+def _emptied(spec: Mapping[str, Any], live: Mapping[str, Any]) -> Object:
+    """Return a spec without the lists that become empty with it, so that they go whole.
+
+    A list that was empty stays in: by it the agent of an EdgeNode that is new knows that the operator has spoken.
+    """
+    said = {field: value for field, value in spec.items() if value != [] or not live.get(field)}
+    if "models" in said:
+        said["models"] = [without_empty(entry) for entry in said["models"]]
+    return said
 
 
 async def _leave(api: ApiServer, edge_node: LiveObject, spec: Mapping[str, Any]) -> Object:
@@ -110,6 +118,6 @@ async def _apply_status(
         "apiVersion": API_VERSION,
         "kind": kind.name,
         "metadata": metadata,
-        "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "status": without_empty(status.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
     return await api.apply(kind, manifest, manager=STATUS_MANAGER, subresource="status")
