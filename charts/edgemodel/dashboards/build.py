@@ -26,6 +26,8 @@ MODEL = 'namespace=~"$namespace", name=~"$model"'
 """Selects the operator's series of the chosen models."""
 SERVED = 'namespace=~"$namespace", model=~"$model"'
 """Selects the servers' series of the chosen models."""
+ROUTED = 'proxy=~"${namespace}[.]${model}[.](active|candidate)"'
+"""Selects HAProxy's series of the chosen models."""
 BY_VERSION = "{{model}} {{version}}"
 
 
@@ -160,6 +162,30 @@ ROWS: dict[str, tuple[Panel, ...]] = {
     ),
     "Rollouts and trust": (
         Panel(
+            "Candidate's part",
+            "Share of requests that a candidate gets; 0 where there is none.",
+            (
+                Query(
+                    f"sum by (namespace, name) (edgemodel_rollout_weight_ratio{{{MODEL}}}) or sum by (namespace, name) "
+                    f'(0 * edgemodel_condition{{{MODEL}, type="Ready", status="True"}})',
+                    "{{namespace}}/{{name}}",
+                ),
+            ),
+            unit="percentunit",
+            width=6,
+        ),
+        Panel(
+            "Gate",
+            "Results of the gate's tests, each counted when a step has its first and when it changes.",
+            (
+                Query(
+                    "sum by (gate, result) (increase(edgemodel_gate_results_total[$__rate_interval])) or vector(0)",
+                    "{{gate}} {{result}}",
+                ),
+            ),
+            width=6,
+        ),
+        Panel(
             "Rollbacks",
             "Versions that were tried and taken back.",
             (
@@ -168,7 +194,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "{{reason}}",
                 ),
             ),
-            width=12,
+            width=6,
         ),
         Panel(
             "Verifications",
@@ -179,7 +205,80 @@ ROWS: dict[str, tuple[Panel, ...]] = {
                     "{{result}}",
                 ),
             ),
-            width=12,
+            width=6,
+        ),
+    ),
+    "Gateway": (
+        Panel(
+            "Answers",
+            "Answers that clients got by the gateway, by model, role of the version, and class of status code.",
+            (
+                Query(
+                    f"sum by (proxy, code) ({rate('haproxy_backend_http_responses_total', ROUTED)})",
+                    "{{proxy}} {{code}}",
+                ),
+            ),
+            unit="reqps",
+        ),
+        Panel(
+            "Waiting",
+            "Requests that wait for a pod.",
+            (Query(f"sum by (proxy) (haproxy_backend_current_queue{{{ROUTED}}})", "{{proxy}}"),),
+        ),
+        Panel(
+            "Asked again",
+            "Requests that were sent to a pod once more because it refused them or broke off.",
+            (Query(f"sum by (proxy) ({rate('haproxy_backend_retry_warnings_total', ROUTED)})", "{{proxy}}"),),
+            unit="reqps",
+        ),
+        Panel(
+            "Pods",
+            "Pods that requests can go to, by model and role of the version.",
+            (Query(f"max by (proxy) (haproxy_backend_active_servers{{{ROUTED}}})", "{{proxy}}"),),
+        ),
+        Panel(
+            "Changes",
+            "Changes of HAProxy's configuration, by how they were made.",
+            (Query("sum by (way) (increase(edgemodel_gateway_changes_total[$__rate_interval]))", "{{way}}"),),
+        ),
+        Panel(
+            "Left out",
+            "Models that the gateway does not lead to, because their part of the configuration is not taken.",
+            (Query("max(edgemodel_gateway_routes_left_out)", "models"),),
+        ),
+    ),
+    "Nodes": (
+        Panel(
+            "Nodes",
+            "Nodes by whether their agent is heard of.",
+            (Query("sum by (state) (edgemodel_nodes)", "{{state}}"),),
+            width=6,
+        ),
+        Panel(
+            "Models on nodes",
+            "Versions that nodes are to hold, by how far they are.",
+            (Query("sum by (state) (edgemodel_node_models)", "{{state}}"),),
+            width=6,
+        ),
+        Panel(
+            "Transfers",
+            "Bytes that came for models, by how, and those that deltas spared.",
+            (
+                Query(
+                    "sum by (kind) (rate(edgemodel_node_transfer_bytes_total[$__rate_interval])) or vector(0)",
+                    "{{kind}}",
+                ),
+                Query("sum(rate(edgemodel_node_transfer_saved_bytes_total[$__rate_interval]))", "saved"),
+            ),
+            unit="Bps",
+            width=6,
+        ),
+        Panel(
+            "Store",
+            "Bytes that models take on each node.",
+            (Query("edgemodel_node_store_bytes", "{{pod}}"),),
+            unit="bytes",
+            width=6,
         ),
     ),
     "Operator": (
@@ -282,7 +381,7 @@ def build() -> dashboard.Dashboard:
         dashboard.Dashboard("EdgeModel")
         .uid("edgemodel")
         .description(
-            "Models, versions, requests, rollouts and the operator itself. Generated by hack/generate."
+            "Models, versions, requests, rollouts, gateway, nodes and the operator itself. Generated by hack/generate."
         )
         .tags(["edgemodel", "generated"])
         .refresh("30s")
