@@ -65,13 +65,16 @@ async def apply_edge_node(
     if owned and _is(edge_node, wanted):
         return None
     name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
-    manifest: Object = {
+    if emptied := _emptied(edge_node, spec):
+        edge_node = await api.merge(EDGE_NODE, None, name, {"metadata": {"uid": uid}, "spec": emptied})
+        if owned and _is(edge_node, wanted):
+            return dict(edge_node)
+    manifest = {
         "apiVersion": API_VERSION,
         "kind": EDGE_NODE.name,
         "metadata": {"name": name, "uid": uid, "ownerReferences": [owner]},
+        "spec": {**spec, "models": _entries(spec)},
     }
-    if said := _emptied(spec, edge_node.get("spec") or {}):
-        manifest["spec"] = said
     live = await api.apply(EDGE_NODE, manifest, manager=CHILD_MANAGER)
     if not _is(live, wanted):
         log.warning("another client's entries are taken out", extra={"kind": EDGE_NODE.name, "object": name})
@@ -79,25 +82,29 @@ async def apply_edge_node(
     return live
 
 
-def _emptied(spec: Mapping[str, Any], live: Mapping[str, Any]) -> Object:
-    """Return a spec without the lists that become empty with it, so that they go whole.
+def _emptied(edge_node: LiveObject, spec: Mapping[str, Any]) -> Object:
+    """Return a merge patch that takes away what becomes empty.
 
-    A list that was empty stays in: by it the agent of an EdgeNode that is new knows that the operator has spoken.
+    Server-side apply would take out entry by entry, leave null in the place of a list that another manager was ever seen to
+    set, or of the whole spec, and find that invalid.
     """
-    said = {field: value for field, value in spec.items() if value != [] or not live.get(field)}
-    if "models" in said:
-        said["models"] = [without_empty(entry) for entry in said["models"]]
-    return said
+    live = edge_node.get("spec") or {}
+    return {field: None for field, value in spec.items() if not value and live.get(field)}
+
+
+def _entries(spec: Mapping[str, Any]) -> list[Object]:
+    return [without_empty(entry) for entry in spec["models"]]
 
 
 async def _leave(api: ApiServer, edge_node: LiveObject, spec: Mapping[str, Any]) -> Object:
     """Leave of a spec only this, all of which it has: a patch that only takes away comes to own nothing.
 
-    (What it owned, the next apply would have to share, and could not take away.)
+    (What it owned, the next apply would have to share, and could not take away. So it mentions no list that is empty.)
     """
     name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
-    foreign: Object = {field: None for field in edge_node.get("spec") or {} if field not in spec}
-    return await api.merge(EDGE_NODE, None, name, {"metadata": {"uid": uid}, "spec": foreign | dict(spec)})
+    foreign: Object = {field: None for field in edge_node.get("spec") or {} if not spec.get(field)}
+    ours = without_empty({**spec, "models": _entries(spec)})
+    return await api.merge(EDGE_NODE, None, name, {"metadata": {"uid": uid}, "spec": foreign | ours})
 
 
 def _is(edge_node: LiveObject, wanted: EdgeNodeSpec) -> bool:
