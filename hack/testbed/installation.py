@@ -86,10 +86,13 @@ class Testbed:
 
     def service_url(self, name: str, namespace: str) -> str:
         """Return a base URL of a Service that this machine reaches: directly, or through the API server's proxy."""
-        if self.api_proxy is not None:
-            return f"{self.api_proxy}/api/v1/namespaces/{namespace}/services/{name}:http/proxy"
         spec = self.kube.get("service", name, namespace)["spec"]
-        return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+        if self.api_proxy is None:
+            return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+        if not spec.get("selector"):
+            # It leads to the gateway by EndpointSlices alone; the API server's proxy follows none but a selector's.
+            return self.gateway_url(namespace, name)
+        return f"{self.api_proxy}/api/v1/namespaces/{namespace}/services/{name}:http/proxy"
 
     def infer(self, url: str, model: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send one inference request and return the answer's body; anything but 200 is an AssertionError.

@@ -1,7 +1,7 @@
-"""A real Prometheus that scrapes the operator and every inference pod of a testbed.
+"""A real Prometheus that scrapes a testbed's operator, node agents, gateway and every inference pod.
 
 Debian's Prometheus is built without Kubernetes discovery, so the pods are looked up here and written to a target file,
-with the labels that a ServiceMonitor would give them.
+with the ports and labels that the chart's monitors would give them.
 """
 
 import json
@@ -73,7 +73,7 @@ class Prometheus:
             return False
 
     def find_targets(self) -> None:
-        """Write down the pods of the operator and of all models as they are now."""
+        """Write down our own pods and those of all models as they are now."""
         found = []
         for selector in (
             "app.kubernetes.io/managed-by=edgemodel-operator",
@@ -84,11 +84,13 @@ class Prometheus:
                 ports = [port for one in pod["spec"]["containers"] for port in one.get("ports", ())]
                 labels = {"namespace": pod["metadata"]["namespace"], "pod": pod["metadata"]["name"]}
                 address = pod["status"].get("podIP")
+                # The gateway's own http is the door to the models.
+                names = {"metrics", "haproxy"} & {port.get("name") for port in ports} or {"http"}
                 if pod["status"]["phase"] == "Running" and address:
                     found += [
                         {"targets": [f"{address}:{port['containerPort']}"], "labels": labels}
                         for port in ports
-                        if port.get("name") == "http"
+                        if port.get("name") in names
                     ]
         # Renamed into place: Prometheus reads the file whenever it changes.
         new = self._targets.with_suffix(".new")

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from edgemodel.api.applied import without_empty
 from edgemodel.api.meta import API_VERSION, LEASE_PREFIX, NODE_MANAGER
 from edgemodel.artifact.sealing import new_key, pull_secret_context, unpack_documents
 from edgemodel.cluster.client import ApiServer
@@ -111,7 +112,10 @@ class FakeAgent:
         status = {"agentVersion": "fake", "sealingKey": self.key.public, "models": held}
         if status != self._said:
             await self._api.apply(
-                EDGE_NODE, self._object({"status": status}), manager=NODE_MANAGER, subresource="status"
+                EDGE_NODE,
+                self._object({"status": without_empty(status)}),
+                manager=NODE_MANAGER,
+                subresource="status",
             )
             self._said = status
 

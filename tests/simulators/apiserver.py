@@ -272,7 +272,8 @@ class ApiServerSimulator:
 def _merged(live: Any, patch: Any) -> Any:
     if not isinstance(live, dict) or not isinstance(patch, dict):
         return patch
-    return {**live, **{key: _merged(live.get(key), value) for key, value in patch.items()}}
+    merged = {**live, **{key: _merged(live.get(key), value) for key, value in patch.items()}}
+    return {key: value for key, value in merged.items() if key not in patch or patch[key] is not None}
 
 
 def _selected(item: Object, query: dict[str, str]) -> bool:

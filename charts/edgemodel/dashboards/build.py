@@ -26,6 +26,8 @@ MODEL = 'namespace=~"$namespace", name=~"$model"'
 """Selects the operator's series of the chosen models."""
 SERVED = 'namespace=~"$namespace", model=~"$model"'
 """Selects the servers' series of the chosen models."""
+ROUTED = 'proxy=~"${namespace}[.]${model}[.](active|candidate)"'
+"""Selects HAProxy's series of the chosen models."""
 BY_VERSION = "{{model}} {{version}}"
 
 
@@ -35,6 +37,11 @@ class Query:
 
     expr: str
     legend: str = ""
+
+
+def one(expr: str, legend: str = "") -> tuple[Query]:
+    """Return a panel's only query."""
+    return (Query(expr, legend),)
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Versions",
             "What each model serves.",
-            (Query(f"edgemodel_info{{{MODEL}}}"),),
+            one(f"edgemodel_info{{{MODEL}}}"),
             "table",
             width=24,
         ),
@@ -103,24 +110,22 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Requests",
             "Answered inference requests.",
-            (Query(f"sum by (model, version) ({REQUESTS})", BY_VERSION),),
+            one(f"sum by (model, version) ({REQUESTS})", BY_VERSION),
             unit="reqps",
         ),
         Panel(
             "Errors",
             "Share of requests that the server failed (5xx); the client's own mistakes are not counted.",
-            (
-                Query(
-                    f"sum by (model, version) ({FAILED} or 0 * {REQUESTS}) / sum by (model, version) ({REQUESTS})",
-                    BY_VERSION,
-                ),
+            one(
+                f"sum by (model, version) ({FAILED} or 0 * {REQUESTS}) / sum by (model, version) ({REQUESTS})",
+                BY_VERSION,
             ),
             unit="percentunit",
         ),
         Panel(
             "In flight",
             "Requests received and not yet answered.",
-            (Query(f"sum by (model, version) (inference_inflight_requests{{{SERVED}}})", BY_VERSION),),
+            one(f"sum by (model, version) (inference_inflight_requests{{{SERVED}}})", BY_VERSION),
         ),
         Panel(
             "Latency",
@@ -137,67 +142,148 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Time in ONNX Runtime",
             "The part of the latency that the model itself takes.",
-            (
-                Query(
-                    quantile(0.95, "inference_compute_duration_seconds", SERVED, "le, model, version"),
-                    f"p95 {BY_VERSION}",
-                ),
+            one(
+                quantile(0.95, "inference_compute_duration_seconds", SERVED, "le, model, version"),
+                f"p95 {BY_VERSION}",
             ),
             unit="s",
         ),
         Panel(
             "Server memory",
             "Resident memory of each inference pod.",
-            (
-                Query(
-                    "process_resident_memory_bytes * on (namespace, pod) group_left (model, version) "
-                    f"inference_model_info{{{SERVED}}}",
-                    "{{pod}}",
-                ),
+            one(
+                "process_resident_memory_bytes * on (namespace, pod) group_left (model, version) "
+                f"inference_model_info{{{SERVED}}}",
+                "{{pod}}",
             ),
             unit="bytes",
         ),
     ),
     "Rollouts and trust": (
         Panel(
+            "Candidate's part",
+            "Share of requests that a candidate gets; 0 where there is none.",
+            one(
+                f"sum by (namespace, name) (edgemodel_rollout_weight_ratio{{{MODEL}}}) or sum by (namespace, name) "
+                f'(0 * edgemodel_condition{{{MODEL}, type="Ready", status="True"}})',
+                "{{namespace}}/{{name}}",
+            ),
+            unit="percentunit",
+            width=6,
+        ),
+        Panel(
+            "Gate",
+            "Results of the gate's tests, each counted when a step has its first and when it changes.",
+            one(
+                "sum by (gate, result) (increase(edgemodel_gate_results_total[$__rate_interval])) or vector(0)",
+                "{{gate}} {{result}}",
+            ),
+            width=6,
+        ),
+        Panel(
             "Rollbacks",
             "Versions that were tried and taken back.",
-            (
-                Query(
-                    "sum by (reason) (increase(edgemodel_rollbacks_total[$__rate_interval])) or vector(0)",
-                    "{{reason}}",
-                ),
+            one(
+                "sum by (reason) (increase(edgemodel_rollbacks_total[$__rate_interval])) or vector(0)",
+                "{{reason}}",
             ),
-            width=12,
+            width=6,
         ),
         Panel(
             "Verifications",
             "Judgements of artifacts under the trust policies, by result.",
+            one(
+                "sum by (result) (increase(edgemodel_signature_verifications_total[$__rate_interval]))",
+                "{{result}}",
+            ),
+            width=6,
+        ),
+    ),
+    "Gateway": (
+        Panel(
+            "Answers",
+            "Answers that clients got by the gateway, by model, role of the version, and class of status code.",
+            one(
+                f"sum by (proxy, code) ({rate('haproxy_backend_http_responses_total', ROUTED)})",
+                "{{proxy}} {{code}}",
+            ),
+            unit="reqps",
+        ),
+        Panel(
+            "Waiting",
+            "Requests that wait for a pod.",
+            one(f"sum by (proxy) (haproxy_backend_current_queue{{{ROUTED}}})", "{{proxy}}"),
+        ),
+        Panel(
+            "Asked again",
+            "Requests that were sent to a pod once more because it refused them or broke off.",
+            one(f"sum by (proxy) ({rate('haproxy_backend_retry_warnings_total', ROUTED)})", "{{proxy}}"),
+            unit="reqps",
+        ),
+        Panel(
+            "Pods",
+            "Pods that requests can go to, by model and role of the version.",
+            one(f"max by (proxy) (haproxy_backend_active_servers{{{ROUTED}}})", "{{proxy}}"),
+        ),
+        Panel(
+            "Changes",
+            "Changes of HAProxy's configuration, by how they were made.",
+            one("sum by (way) (increase(edgemodel_gateway_changes_total[$__rate_interval]))", "{{way}}"),
+        ),
+        Panel(
+            "Left out",
+            "Models that the gateway does not lead to, because their part of the configuration is not taken.",
+            one("max(edgemodel_gateway_routes_left_out)", "models"),
+        ),
+    ),
+    "Nodes": (
+        Panel(
+            "Nodes",
+            "Nodes by whether their agent is heard of.",
+            one("sum by (state) (edgemodel_nodes)", "{{state}}"),
+            width=6,
+        ),
+        Panel(
+            "Models on nodes",
+            "Versions that nodes are to hold, by how far they are.",
+            one("sum by (state) (edgemodel_node_models)", "{{state}}"),
+            width=6,
+        ),
+        Panel(
+            "Transfers",
+            "Bytes that came for models, by how, and those that deltas spared.",
             (
                 Query(
-                    "sum by (result) (increase(edgemodel_signature_verifications_total[$__rate_interval]))",
-                    "{{result}}",
+                    "sum by (kind) (rate(edgemodel_node_transfer_bytes_total[$__rate_interval])) or vector(0)",
+                    "{{kind}}",
                 ),
+                Query("sum(rate(edgemodel_node_transfer_saved_bytes_total[$__rate_interval]))", "saved"),
             ),
-            width=12,
+            unit="Bps",
+            width=6,
+        ),
+        Panel(
+            "Store",
+            "Bytes that models take on each node.",
+            one("edgemodel_node_store_bytes", "{{pod}}"),
+            unit="bytes",
+            width=6,
         ),
     ),
     "Operator": (
         Panel(
             "Passes",
             "Passes over an EdgeModel or a policy, by how they ended.",
-            (Query("sum by (result) (rate(edgemodel_reconcile_total[$__rate_interval]))", "{{result}}"),),
+            one("sum by (result) (rate(edgemodel_reconcile_total[$__rate_interval]))", "{{result}}"),
             unit="ops",
             width=6,
         ),
         Panel(
             "Duration of a pass",
             "99 of 100 passes since the operator started were shorter; waiting for the registry is included.",
-            (
-                Query(
-                    "histogram_quantile(0.99, sum by (le) (edgemodel_reconcile_duration_seconds_bucket))",
-                    "p99",
-                ),
+            one(
+                "histogram_quantile(0.99, sum by (le) (edgemodel_reconcile_duration_seconds_bucket))",
+                "p99",
             ),
             unit="s",
             width=6,
@@ -205,13 +291,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Queue",
             "Keys that wait for a worker.",
-            (Query("sum(edgemodel_workqueue_depth)", "waiting"),),
+            one("sum(edgemodel_workqueue_depth)", "waiting"),
             width=6,
         ),
         Panel(
             "Memory",
             "Resident memory of each operator pod.",
-            (Query("process_resident_memory_bytes and on (namespace, pod) edgemodel_leader", "{{pod}}"),),
+            one("process_resident_memory_bytes and on (namespace, pod) edgemodel_leader", "{{pod}}"),
             unit="bytes",
             width=6,
         ),
@@ -282,7 +368,7 @@ def build() -> dashboard.Dashboard:
         dashboard.Dashboard("EdgeModel")
         .uid("edgemodel")
         .description(
-            "Models, versions, requests, rollouts and the operator itself. Generated by hack/generate."
+            "Models, versions, requests, rollouts, gateway, nodes and the operator itself. Generated by hack/generate."
         )
         .tags(["edgemodel", "generated"])
         .refresh("30s")

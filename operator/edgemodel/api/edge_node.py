@@ -76,7 +76,7 @@ class EdgeNodeSpec(Resource):
     store_budget: int | None = Field(default=None, ge=0)
     """Bytes that the node's store may take; the agent's own setting when empty."""
     rate_limit: int | None = Field(default=None, ge=1)
-    """Bytes a second that all downloads of the node may take together; unlimited when empty."""
+    """Bytes a second that all downloads of the node may take together; the agent's own setting when empty."""
 
 
 class Capabilities(Resource):

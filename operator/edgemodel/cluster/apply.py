@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgemodel.api.applied import without_empty
 from edgemodel.api.edge_node import EdgeNodeSpec
 from edgemodel.api.meta import API_VERSION, CHILD_MANAGER, STATUS_MANAGER, OwnerMetadata
 from edgemodel.api.v1alpha1 import EdgeModelStatus, ModelTrustPolicyStatus
@@ -64,16 +65,15 @@ async def apply_edge_node(
     if owned and _is(edge_node, wanted):
         return None
     name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
-    if not wanted.models and (edge_node.get("spec") or {}).get("models"):
-        # Server-side apply would leave null where the last entries were, and find that invalid.
-        edge_node = await _leave(api, edge_node, spec)
+    if emptied := _emptied(edge_node, spec):
+        edge_node = await api.merge(EDGE_NODE, None, name, {"metadata": {"uid": uid}, "spec": emptied})
         if owned and _is(edge_node, wanted):
             return dict(edge_node)
     manifest = {
         "apiVersion": API_VERSION,
         "kind": EDGE_NODE.name,
         "metadata": {"name": name, "uid": uid, "ownerReferences": [owner]},
-        "spec": spec,
+        "spec": {**spec, "models": _entries(spec)},
     }
     live = await api.apply(EDGE_NODE, manifest, manager=CHILD_MANAGER)
     if not _is(live, wanted):
@@ -82,14 +82,29 @@ async def apply_edge_node(
     return live
 
 
+def _emptied(edge_node: LiveObject, spec: Mapping[str, Any]) -> Object:
+    """Return a merge patch that takes away what becomes empty.
+
+    Server-side apply would take out entry by entry, leave null in the place of a list that another manager was ever seen to
+    set, or of the whole spec, and find that invalid.
+    """
+    live = edge_node.get("spec") or {}
+    return {field: None for field, value in spec.items() if not value and live.get(field)}
+
+
+def _entries(spec: Mapping[str, Any]) -> list[Object]:
+    return [without_empty(entry) for entry in spec["models"]]
+
+
 async def _leave(api: ApiServer, edge_node: LiveObject, spec: Mapping[str, Any]) -> Object:
     """Leave of a spec only this, all of which it has: a patch that only takes away comes to own nothing.
 
-    (What it owned, the next apply would have to share, and could not take away.)
+    (What it owned, the next apply would have to share, and could not take away. So it mentions no list that is empty.)
     """
     name, uid = edge_node["metadata"]["name"], edge_node["metadata"]["uid"]
-    foreign: Object = {field: None for field in edge_node.get("spec") or {} if field not in spec}
-    return await api.merge(EDGE_NODE, None, name, {"metadata": {"uid": uid}, "spec": foreign | dict(spec)})
+    foreign: Object = {field: None for field in edge_node.get("spec") or {} if not spec.get(field)}
+    ours = without_empty({**spec, "models": _entries(spec)})
+    return await api.merge(EDGE_NODE, None, name, {"metadata": {"uid": uid}, "spec": foreign | ours})
 
 
 def _is(edge_node: LiveObject, wanted: EdgeNodeSpec) -> bool:
@@ -110,6 +125,6 @@ async def _apply_status(
         "apiVersion": API_VERSION,
         "kind": kind.name,
         "metadata": metadata,
-        "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "status": without_empty(status.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
     return await api.apply(kind, manifest, manager=STATUS_MANAGER, subresource="status")

@@ -26,7 +26,7 @@ from edgemodel.artifact.registry_settings import RegistrySettings
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer, Object
 from edgemodel.cluster.fleet import Fleet
-from edgemodel.cluster.gateway import GatewayView
+from edgemodel.cluster.gateway_view import GatewayView
 from edgemodel.cluster.kinds import (
     CHILDREN,
     EDGE_MODEL,

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 
-from edgemodel.cluster.gateways import accepts
+from edgemodel.cluster.gateway_pods import accepts
 from edgemodel.reconcile.observed import GatewayPod
 
 log = logging.getLogger(__name__)

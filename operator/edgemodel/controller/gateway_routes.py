@@ -9,8 +9,8 @@ import logging
 
 from edgemodel.cluster.access import AccessSecret
 from edgemodel.cluster.client import ApiServer, Object
-from edgemodel.cluster.gateway import GatewayView
-from edgemodel.cluster.gateways import Gateways, gateway_pod
+from edgemodel.cluster.gateway_pods import Gateways, gateway_pod
+from edgemodel.cluster.gateway_view import GatewayView
 from edgemodel.cluster.kinds import POD
 from edgemodel.cluster.ports import Ports
 from edgemodel.controller.gateway_health import GatewayHealth

@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import httpx
 
+from edgemodel.api.applied import without_empty
 from edgemodel.api.meta import API_VERSION, LEASE_PREFIX, NODE_MANAGER
 from edgemodel.artifact.registry_session import read_all
 from edgemodel.errors import Stalled, Transient
@@ -226,7 +227,7 @@ class ApiServer:
             "apiVersion": API_VERSION,
             "kind": "EdgeNode",
             "metadata": {"name": self.node},
-            "status": status,
+            "status": without_empty(status),
         }
         path = f"{self._edge_nodes}/{self.node}/status"
         await self._ask("PATCH", path, document, content_type=_APPLY, manager=True, force=True)

@@ -57,3 +57,9 @@ def described(content: bytes, size: int | None = None) -> Descriptor:
 
 async def whole(registry: Registry, reference: Reference, descriptor: Descriptor, offset: int = 0) -> bytes:
     return b"".join([piece async for piece in registry.blob(reference, descriptor, offset=offset)])
+
+
+MANIFEST = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
+
+
+ANN = {"ann": "hidden"}

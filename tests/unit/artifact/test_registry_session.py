@@ -1,12 +1,10 @@
-"""Failures, credentials, redirects, TLS: each fault of a registry, and that no secret goes where it must not."""
+"""Failures of a registry, TLS and writing: each fault, and what is tried again."""
 
 import asyncio
-import json
 from datetime import UTC, datetime
 
 import pytest
 
-from edgemodel.artifact.credentials import Credentials
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.registry_errors import retry_after
@@ -14,11 +12,18 @@ from edgemodel.artifact.registry_session import Session, Target
 from edgemodel.artifact.registry_settings import HostSettings, Limits, RegistrySettings
 from edgemodel.errors import Transient
 from tests.simulators.certificates import loopback_tls
-from tests.simulators.registry import INDEX, RegistrySimulator
 from tests.simulators.registry import MANIFEST as MEDIA_TYPE
-from tests.unit.artifact.registry_client import SHORT, at, client, credentials_for, described, whole
-
-MANIFEST = json.dumps({"schemaVersion": 2, "config": {}, "layers": []}).encode()
+from tests.simulators.registry import RegistrySimulator
+from tests.unit.artifact.registry_client import (
+    ANN,
+    MANIFEST,
+    SHORT,
+    at,
+    client,
+    credentials_for,
+    described,
+    whole,
+)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
@@ -132,234 +137,6 @@ async def test_plain_http_is_never_tried_unless_said_so():
             await registry.manifest(at(simulator))
         assert simulator.requests == []
     assert "plainHTTP" in caught.value.message
-
-
-# -- credentials --------------------------------------------------------------------------------------------------------
-
-ANN = {"ann": "hidden"}
-
-
-@pytest.mark.parametrize("auth", ["basic", "bearer"])
-async def test_a_credential_opens_the_door(auth):
-    async with RegistrySimulator(auth=auth, users=ANN) as simulator:
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        async with client(
-            simulator, credentials=credentials_for(simulator.host, ("ann", "hidden"))
-        ) as registry:
-            assert await registry.manifest(at(simulator)) == MANIFEST
-
-
-@pytest.mark.parametrize("auth", ["basic", "bearer"])
-async def test_several_credentials_are_tried_in_order(auth):
-    async with RegistrySimulator(auth=auth, users=ANN) as simulator:
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        users = credentials_for(simulator.host, ("bob", "x"), ("ann", "wrong"), ("ann", "hidden"))
-        async with client(simulator, credentials=users) as registry:
-            assert await registry.manifest(at(simulator)) == MANIFEST
-            simulator.requests.clear()
-            assert await registry.manifest(at(simulator)) == MANIFEST
-            assert len(simulator.requests) == 1, "what worked is remembered"
-
-
-@pytest.mark.parametrize("auth", ["basic", "bearer"])
-async def test_a_wrong_password_is_an_authentication_failure_and_shows_no_secret(auth):
-    async with RegistrySimulator(auth=auth, users={"ann": "right"}) as simulator:
-        async with client(
-            simulator, credentials=credentials_for(simulator.host, ("ann", "hidden"))
-        ) as registry:
-            with pytest.raises(Transient) as caught:
-                await registry.manifest(at(simulator))
-        assert len(simulator.requests) <= 2, "a wrong password is not sent again and again"
-    assert caught.value.reason == "AuthenticationFailed"
-    assert "hidden" not in str(caught.value)
-    assert "Basic" not in str(caught.value)
-
-
-async def test_a_public_repository_behind_tokens_needs_no_credential():
-    async with RegistrySimulator(auth="bearer") as simulator, client(simulator) as registry:
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        assert await registry.manifest(at(simulator)) == MANIFEST
-        assert "authorization" not in simulator.seen("GET", "/token")[0].headers
-
-
-async def test_without_credentials_the_message_says_there_are_none():
-    async with RegistrySimulator(auth="basic", users=ANN) as simulator, client(simulator) as registry:
-        with pytest.raises(Transient) as caught:
-            await registry.manifest(at(simulator))
-    assert caught.value.reason == "AuthenticationFailed"
-    assert "no credentials" in caught.value.message
-
-
-async def test_tokens_are_kept_by_repository_and_renewed_when_they_expire():
-    async with RegistrySimulator(auth="bearer", users=ANN) as simulator:
-        simulator.token_lifetime = 300
-        for repository in ("models/a", "models/b"):
-            simulator.add_manifest(repository, MANIFEST, tag="v1")
-        async with client(
-            simulator, credentials=credentials_for(simulator.host, ("ann", "hidden"))
-        ) as registry:
-            for _ in range(3):
-                await registry.manifest(at(simulator))
-                await registry.manifest(at(simulator, repository="models/b"))
-            assert len(simulator.seen("GET", "/token")) == 2
-            simulator._tokens.clear()
-            await registry.manifest(at(simulator))
-            assert len(simulator.seen("GET", "/token")) == 3
-
-
-async def test_many_requests_at_once_ask_for_one_token():
-    async with RegistrySimulator(auth="bearer", users=ANN) as simulator:
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        async with client(
-            simulator, credentials=credentials_for(simulator.host, ("ann", "hidden"))
-        ) as registry:
-            await asyncio.gather(*(registry.manifest(at(simulator)) for _ in range(8)))
-        assert len(simulator.seen("GET", "/token")) == 1
-
-
-async def test_one_hosts_credential_is_never_shown_to_another():
-    async with RegistrySimulator(auth="basic", users=ANN) as mine, RegistrySimulator() as other:
-        other.add_manifest("models/a", MANIFEST, tag="v1")
-        other.fault("GET", "/manifests/", status=401, headers={"WWW-Authenticate": "Basic realm=x"})
-        async with client(mine, other, credentials=credentials_for(mine.host, ("ann", "hidden"))) as registry:
-            with pytest.raises(Transient):
-                await registry.manifest(at(other))
-        assert all("authorization" not in request.headers for request in other.requests)
-
-
-async def test_a_password_is_not_sent_to_a_token_service_without_tls(tmp_path):
-    context, ca = loopback_tls(tmp_path)
-    async with RegistrySimulator() as thief, RegistrySimulator(tls=context) as simulator:
-        challenge = f'Bearer realm="{thief.base}/token",service="x"'
-        simulator.fault("GET", "/manifests/", times=None, status=401, headers={"WWW-Authenticate": challenge})
-        users = credentials_for(simulator.host, ("ann", "hidden"))
-        async with client(simulator, ca=ca, credentials=users) as registry:
-            with pytest.raises(Transient) as caught:
-                await registry.manifest(at(simulator))
-        assert thief.requests == []
-    assert "https" in caught.value.message
-
-
-async def test_a_ready_bearer_token_and_an_identity_token_are_used():
-    async with RegistrySimulator(auth="bearer") as simulator:
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        simulator._tokens["ready"] = "repository:models/a:pull"
-        config = json.dumps({"auths": {simulator.host: {"registrytoken": "ready"}}})
-        async with client(simulator, credentials=Credentials.parse([config])) as registry:
-            assert await registry.manifest(at(simulator)) == MANIFEST
-        config = json.dumps({"auths": {simulator.host: {"identitytoken": "renew-me"}}})
-        async with client(simulator, credentials=Credentials.parse([config])) as registry:
-            with pytest.raises(Transient):
-                await registry.manifest(at(simulator, repository="models/b"))
-        (request,) = simulator.seen("POST", "/token")
-        assert b"refresh_token=renew-me" in request.body
-        assert b"grant_type=refresh_token" in request.body
-
-
-# -- redirects ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_redirect_to_another_host_is_followed_without_authorization():
-    content = b"x" * 5000
-    async with RegistrySimulator(auth="basic", users=ANN) as simulator, RegistrySimulator() as store:
-        store.add_blob("models/a", content)
-        simulator.fault("GET", "/blobs/", times=None, redirect=store.base)
-        users = credentials_for(simulator.host, ("ann", "hidden"))
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        async with client(simulator, store, credentials=users) as registry:
-            await registry.manifest(at(simulator))
-            assert await whole(registry, at(simulator), described(content)) == content
-        assert "authorization" in simulator.seen("GET", "/blobs/")[-1].headers
-        assert all("authorization" not in request.headers for request in store.requests)
-
-
-async def test_a_redirect_keeps_the_range():
-    content = b"xy" * 5000
-    async with RegistrySimulator() as simulator, RegistrySimulator() as store:
-        store.add_blob("models/a", content)
-        simulator.fault("GET", "/blobs/", times=None, redirect=store.base)
-        async with client(simulator, store) as registry:
-            assert await whole(registry, at(simulator), described(content), 4001) == content[4001:]
-        assert store.requests[-1].headers["range"] == "bytes=4001-"
-
-
-async def test_the_other_host_may_not_ask_for_our_password():
-    async with RegistrySimulator(auth="basic", users=ANN) as store, RegistrySimulator() as simulator:
-        store.add_blob("models/a", b"x")
-        simulator.fault("GET", "/blobs/", times=None, redirect=store.base)
-        users = Credentials(
-            credentials_for(simulator.host, ("ann", "hidden")).entries
-            + credentials_for(store.host, ("ann", "hidden")).entries
-        )
-        async with client(simulator, store, credentials=users) as registry:
-            with pytest.raises(Transient):
-                await whole(registry, at(simulator), described(b"x"))
-        assert all("authorization" not in request.headers for request in store.requests)
-
-
-async def test_https_is_never_left_for_http(tmp_path):
-    context, ca = loopback_tls(tmp_path)
-    async with RegistrySimulator() as plain, RegistrySimulator(tls=context) as simulator:
-        plain.add_blob("models/a", b"x")
-        simulator.fault("GET", "/blobs/", times=None, redirect=plain.base)
-        async with client(simulator, plain, ca=ca) as registry:
-            with pytest.raises(Transient) as caught:
-                await whole(registry, at(simulator), described(b"x"))
-        assert plain.requests == []
-    assert caught.value.reason == "TransferFailed"
-
-
-async def test_a_ca_bundle_may_hold_comments_in_any_language(tmp_path):
-    context, ca = loopback_tls(tmp_path)
-    async with (
-        RegistrySimulator(tls=context) as simulator,
-        client(simulator, ca=f"# Autorité de certification\n{ca}") as registry,
-    ):
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        assert await registry.manifest(at(simulator)) == MANIFEST
-
-
-@pytest.mark.parametrize("ca", ["", "é", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])
-async def test_a_ca_without_a_certificate_is_said_and_not_replaced_by_the_systems(tmp_path, ca):
-    context, _ = loopback_tls(tmp_path)
-    async with RegistrySimulator(tls=context) as simulator, client(simulator, ca=ca) as registry:
-        with pytest.raises(Transient, match="the CA configured for registry"):
-            await registry.manifest(at(simulator))
-        assert simulator.requests == []
-
-
-async def test_https_is_not_left_for_an_address_that_the_registry_names(tmp_path):
-    context, ca = loopback_tls(tmp_path)
-    async with RegistrySimulator() as plain, RegistrySimulator(tls=context) as simulator:
-        simulator.fault("POST", "/uploads/", status=202, headers={"Location": f"{plain.base}/v2/models/a/u"})
-        index = b'{"schemaVersion": 2, "manifests": []}'
-        link = {"Content-Type": INDEX, "Link": f"<{plain.base}/v2/x/referrers/y>; rel=next"}
-        simulator.fault("GET", "/referrers/", status=200, headers=link, body=index)
-        digest = Digest.of(b"secret weights")
-        async with client(simulator, plain, ca=ca) as registry:
-            with pytest.raises(Transient, match="https"):
-                await registry.put_blob(at(simulator), digest, 14, b"secret weights")
-            with pytest.raises(Transient, match="https"):
-                await registry.referrers(at(simulator), digest)
-        assert plain.requests == []
-
-
-async def test_redirects_in_a_circle_end():
-    async with RegistrySimulator() as simulator, client(simulator) as registry:
-        simulator.fault("GET", "/manifests/", times=None, redirect=simulator.base)
-        with pytest.raises(Transient) as caught:
-            await registry.manifest(at(simulator))
-        assert len(simulator.requests) == SHORT.redirects + 1
-    assert caught.value.reason == "TransferFailed"
-
-
-async def test_cookies_are_not_kept():
-    async with RegistrySimulator() as simulator, client(simulator) as registry:
-        simulator.add_manifest("models/a", MANIFEST, tag="v1")
-        simulator.fault("GET", "/manifests/", times=None, headers={"Set-Cookie": "session=ann; Path=/"})
-        await registry.manifest(at(simulator))
-        await registry.manifest(at(simulator))
-        assert all("cookie" not in request.headers for request in simulator.requests)
 
 
 # -- writing ------------------------------------------------------------------------------------------------------------

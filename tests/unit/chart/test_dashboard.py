@@ -9,9 +9,13 @@ from types import ModuleType
 import pytest
 
 from edgemodel.controller.metrics import Metrics as OperatorMetrics
+from edgemodel.gateway.metrics import Metrics as GatewayMetrics
+from edgemodel.node.metrics import Metrics as NodeMetrics
 from inference_server.metrics import Metrics as ServerMetrics
 
-SOURCE = Path(__file__).resolve().parents[3] / "charts/edgemodel/dashboards/build.py"
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "charts/edgemodel/dashboards/build.py"
+REFERENCE = ROOT / "docs/reference/metrics.md"
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +30,15 @@ def dashboards() -> ModuleType:
 
 
 def exposed() -> set[str]:
-    """Return every series name that the operator and the server expose."""
-    found = set()
-    for registry in (OperatorMetrics(depth=lambda: 0).registry, ServerMetrics().registry):
-        for metric in registry.collect():
+    """Return every series name that ours expose, and those of HAProxy's that ``tests/gateway`` finds at a real one."""
+    found = set(re.findall(r"`(haproxy_[a-z_]+)", REFERENCE.read_text()))
+    for ours in (
+        OperatorMetrics(depth=lambda: 0),
+        ServerMetrics(),
+        GatewayMetrics(starts=lambda: 0),
+        NodeMetrics(models=lambda _: 0),
+    ):
+        for metric in ours.registry.collect():
             suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
             found |= {metric.name + suffix for suffix in suffixes.get(metric.type, ("",))}
     return found
@@ -43,7 +52,7 @@ def test_the_committed_file_is_what_the_source_makes(dashboards: ModuleType) -> 
 def test_every_metric_asked_for_exists(dashboards: ModuleType) -> None:
     known = exposed()
     for title, query in dashboards.queries():
-        names = set(re.findall(r"\b(?:edgemodel|inference|process)_[a-z_]+\b", query))
+        names = set(re.findall(r"\b(?:edgemodel|inference|process|haproxy)_[a-z_]+\b", query))
         assert names, title
         assert names <= known, title
 
@@ -55,5 +64,5 @@ def test_every_panel_is_explained(dashboards: ModuleType) -> None:
 
 
 def test_only_variables_that_the_dashboard_defines_are_used(dashboards: ModuleType) -> None:
-    used = {name for _, query in dashboards.queries() for name in re.findall(r"\$(\w+)", query)}
+    used = {name for _, query in dashboards.queries() for name in re.findall(r"\$\{?(\w+)", query)}
     assert used <= {"namespace", "model", "__rate_interval"}

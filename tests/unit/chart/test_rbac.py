@@ -46,7 +46,7 @@ CLUSTER = {
 }
 HEARTBEATS = {("coordination.k8s.io", "leases"): {"list"}}  # cluster.fleet
 TO_GATEWAY = {
-    ("", "pods"): {"list", "watch"},  # cluster.gateways, controller.gateway_routes
+    ("", "pods"): {"list", "watch"},  # cluster.gateway_pods, controller.gateway_routes
     ("", "secrets"): {"get", "patch"},  # cluster.access, the one Secret by name
 }
 OWN = {

@@ -17,8 +17,8 @@ from edgemodel.cluster.access import AccessSecret
 from edgemodel.cluster.artifacts import ArtifactCache
 from edgemodel.cluster.client import ApiServer
 from edgemodel.cluster.fleet import Fleet
-from edgemodel.cluster.gateway import GatewayView
-from edgemodel.cluster.gateways import Gateways
+from edgemodel.cluster.gateway_pods import Gateways
+from edgemodel.cluster.gateway_view import GatewayView
 from edgemodel.cluster.gather import Gatherer
 from edgemodel.cluster.ports import Ports
 from edgemodel.errors import Stalled, Transient

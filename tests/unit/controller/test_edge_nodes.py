@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from edgemodel.artifact.keys import PrivateKey
 from edgemodel.cluster.client import ApiServer, Conflict
 from edgemodel.cluster.fleet import Fleet
 from edgemodel.cluster.placements import Placements
@@ -13,7 +14,7 @@ from tests.simulators.apiserver import ApiServerSimulator, Fault
 
 OURS = "/apis/edgemodel.io/v1alpha1"
 MODEL, EDGE_NODE = f"{OURS}/namespaces/vision/edgemodels/detector", f"{OURS}/edgenodes/n1"
-NODE = "/api/v1/nodes/n1"
+NODE, POLICY = "/api/v1/nodes/n1", f"{OURS}/modeltrustpolicies/site"
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -34,6 +35,11 @@ class Bench:
         slot = {"digest": DIGEST, "image": f"r.local/m@{DIGEST}"}
         status = {"slots": {"active": slot}, "nodes": {"total": 1}}
         self.server.put(MODEL, {"spec": {"image": "r.local/m:1", **spec}, "status": status})
+
+    def policy(self) -> None:
+        key = PrivateKey.generate().public.pem
+        spec = {"match": {"images": ["r.local/**"]}, "authorities": [{"name": "key", "publicKey": key}]}
+        self.server.put(POLICY, {"spec": spec})
 
     async def turn(self) -> bool:
         self.placements.changed()
@@ -81,6 +87,36 @@ async def test_the_last_entry_goes_with_its_model(bench: Bench) -> None:
     assert await bench.turn()
     assert bench.names() == []
     assert not await bench.turn()
+
+
+async def test_what_becomes_empty_is_taken_away_by_a_patch_that_says_nothing_else(bench: Bench) -> None:
+    # Server-side apply of a list that loses its last entry may leave null, which the API server then refuses.
+    bench.policy()
+    await bench.turn()
+    (entry,) = bench.live["spec"]["models"]
+    assert (entry["policies"], len(bench.live["spec"]["policies"])) == (["site"], 1)
+    bench.server.remove(POLICY)
+    bench.server.seen.clear()
+    await bench.turn()
+    emptied, applied = bench.server.writes
+    assert emptied.body["spec"] == {"policies": None}
+    assert "policies" not in applied.body["spec"]["models"][0]
+    bench.policy()
+    await bench.turn()
+    bench.server.remove(MODEL)
+    bench.server.seen.clear()
+    assert await bench.turn()
+    (emptied,) = bench.server.writes
+    assert emptied.body["spec"] == {"models": None, "policies": None}
+    assert not await bench.turn()
+
+
+async def test_the_spec_of_an_edge_node_that_is_new_is_written_though_it_is_empty(bench: Bench) -> None:
+    # Its agent waits for the operator's word before it takes anything away.
+    bench.server.remove(MODEL)
+    assert await bench.turn()
+    (write,) = bench.server.writes
+    assert write.body["spec"] == {"models": [], "policies": []}
 
 
 async def test_without_node_or_edge_node_nothing_is_made(bench: Bench) -> None:

@@ -17,12 +17,14 @@ from edgemodel.cluster.client import ApiServer
 from edgemodel.cluster.events import EventRecorder
 from edgemodel.cluster.fleet import Fleet
 from edgemodel.cluster.gather import Gatherer
+from edgemodel.cluster.placements import Placements
+from edgemodel.controller.edge_nodes import EdgeNodes
 from edgemodel.controller.evictions import AGAIN
 from edgemodel.controller.metrics import Metrics
 from edgemodel.controller.policy_status import PolicyStatus
 from edgemodel.controller.sightings import Key
 from edgemodel.controller.worker import REJECTED_AGAIN, Worker
-from edgemodel.errors import Transient
+from edgemodel.errors import Stalled, Transient
 from edgemodel.reconcile.observed import Settings
 from tests.simulators.apiserver import ApiServerSimulator, Fault
 from tests.simulators.publisher import Publisher
@@ -56,15 +58,18 @@ class Bench:
             api, self.artifacts, settings=settings, registries=RegistrySettings(), fleet=self.fleet
         )
         self.host = registry.host
-        self.work = Worker(
+        self.make: Callable[[EdgeNodes | None], Worker] = lambda edge_nodes: Worker(
             api=api,
             gatherer=gatherer,
             artifacts=self.artifacts,
             recorder=EventRecorder(api, instance="test"),
             metrics=self.metrics,
             policies=PolicyStatus(api, namespaces=()),
+            edge_nodes=edge_nodes,
             clock=lambda: self.now,
         )
+        self.edge_nodes = EdgeNodes(api, self.fleet, Placements(api, namespaces=()), settings)
+        self.work = self.make(None)
         self.digest = self.publisher.publish("models/detector", "stable", keys=(SIGNER,))
         server.put("/api/v1/namespaces/vision", {})
         self.model(image=f"{registry.host}/models/detector:stable")
@@ -221,6 +226,21 @@ async def test_a_model_that_cannot_be_read_is_said_in_the_log_and_left_alone(
     assert bench.passes("stalled") == 1
     assert "pass stalled" in caplog.text
     assert bench.server.writes == []
+
+
+async def test_a_spec_of_an_edge_node_that_is_refused_is_tried_again(bench: Bench) -> None:
+    # The queue brings back what raises. Nothing else would: an EdgeNode has no condition to wait for a change with.
+    node = f"{OURS}/edgenodes/n1"
+    bench.server.put("/api/v1/nodes/n1", {})
+    bench.server.put(node, {"spec": {}})
+    bench.work = bench.make(bench.edge_nodes)
+    bench.server.faults.append(Fault(lambda method, path: (method, path) == ("PATCH", node), status=422))
+    with pytest.raises(Stalled):
+        await bench.work(Key("EdgeNode", "", "n1"))
+    assert bench.passes("stalled") == 1
+    bench.server.faults.clear()
+    assert await bench.work(Key("EdgeNode", "", "n1")) is None
+    assert bench.server.objects[node]["metadata"]["ownerReferences"]
 
 
 async def test_a_policys_pass_writes_its_status_once(bench: Bench) -> None:

@@ -97,6 +97,12 @@ async def test_status_is_applied_whole(server, api):
     assert server.objects[EDGE_NODE]["status"] == {"modelsReady": "1/1"}
 
 
+async def test_what_is_empty_in_status_is_not_mentioned(server, api):
+    want(server, {})
+    await api.apply_status({"modelsReady": "0/0", "models": []})
+    assert server.objects[EDGE_NODE]["status"] == {"modelsReady": "0/0"}
+
+
 async def test_a_refusal_says_what_and_shows_no_token(server, api):
     server.faults.append(Fault(lambda *_: True, status=403, message="no way", headers={"Retry-After": "7"}))
     with pytest.raises(ApiFailed, match="403 no way") as refused:

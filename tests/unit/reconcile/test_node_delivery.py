@@ -1,43 +1,14 @@
 """Whole passes where nodes deliver, one sentence a case."""
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from edgemodel.api.conditions import Reason
-from edgemodel.reconcile.nodes import delivery_mode, percent, read_nodes, transfer
-from tests.unit.reconcile.world import DIGESTS, LOADING, SHORT, World, judged
+from edgemodel.reconcile.nodes import percent, read_nodes, transfer
+from tests.unit.reconcile.fleets import fleet, kinds, next_version, serving
+from tests.unit.reconcile.world import DIGESTS, LOADING
 
 GIB = 1 << 30
-
-
-def fleet(*names: str, target: str = "A", **spec: Any) -> World:
-    """Return a world with nodes whose agents are alive."""
-    world = World(target, **spec)
-    for name in names or ("n1", "n2"):
-        world.add_node(name)
-    return world
-
-
-def serving(*names: str, **spec: Any) -> World:
-    """Return a world in which version A serves from its nodes."""
-    world = (
-        fleet(*names, **spec).settle().hold("A", kind="Full", bytes=10, total=10).settle().ready("A").settle()
-    )
-    assert world.condition("Ready") == ("True", "Serving")
-    world.told()
-    return world
-
-
-def next_version(world: World) -> World:
-    """Let the tag move to version B."""
-    world.target = judged("B")
-    return world.settle()
-
-
-def kinds(world: World) -> set[str]:
-    return {kind for kind, _ in world.children}
 
 
 # The way of a version
@@ -288,150 +259,6 @@ def test_delivery_by_nodes_without_an_agent_says_what_is_missing() -> None:
     assert world.condition("ArtifactDelivered") == ("False", "NoAgent")
     assert world.condition("Ready") == ("False", "NoAgent")
     assert "spec.delivery to Pod" in world.message("Ready")
-
-
-# Files that were altered
-
-
-def made(world: World, *ages: tuple[str, int]) -> list[str]:
-    """Say on which node, and in which second, each pod of version A was made; return their names."""
-    for pod, (node, second) in zip(world.of("A"), ages, strict=True):
-        pod["spec"]["nodeName"] = node
-        pod["metadata"]["creationTimestamp"] = f"2026-01-01T00:00:{second:02}Z"
-    return [pod["metadata"]["name"] for pod in world.of("A")]
-
-
-@pytest.mark.parametrize("reason", ["IntegrityFailed", "TamperDetected"])
-def test_pods_on_altered_files_go_and_those_that_came_since_stay(reason: str) -> None:
-    world = serving("n1", "n2", replicas=4)
-    first, second, *_ = made(world, ("n1", 0), ("n1", 2), ("n1", 3), ("n2", 0))
-    since = "2026-01-01T00:00:02Z"
-    world.hold("A", "n1", state="Failed", reason=reason, message="weights.bin changed", since=since).settle()
-    assert [(ref.name, ref.uid, ref.node, ref.reason) for ref in world.last.evict] == [
-        (first, f"uid-of-{first}", "n1", reason),
-        (second, f"uid-of-{second}", "n1", reason),
-    ]
-    assert world.condition("Degraded") == ("True", "IntegrityFailed")
-    assert "weights.bin changed" in world.message("Degraded")
-    assert world.told() == ["TamperDetected"]
-    world.of("A")[0]["metadata"]["deletionTimestamp"] = since
-    assert [ref.name for ref in world.turn().evict] == [second]
-    world.hold("A", "n1").settle()
-    assert world.last.evict == ()
-    assert world.condition("Degraded") != ("True", "IntegrityFailed")
-
-
-def test_a_refusal_of_what_serves_hides_no_damage() -> None:
-    world = serving("n1", "n2", replicas=2)
-    made(world, ("n1", 0), ("n2", 0))
-    world.target = judged("A", refusal=(Reason.KEY_REVOKED, "key release was revoked"))
-    world.hold(
-        "A", "n1", state="Failed", reason="IntegrityFailed", message="changed", since="2026-01-01T00:00:02Z"
-    ).settle()
-    assert world.condition("Degraded") == ("True", "PolicyRefused")
-    assert "Its files on n1 were found changed, too." in world.message("Degraded")
-    assert [ref.node for ref in world.last.evict] == ["n1"]
-
-
-def test_pods_on_altered_files_go_though_the_files_are_whole_again() -> None:
-    world = serving("n1", replicas=2)
-    old, _ = made(world, ("n1", 0), ("n1", 5))
-    world.hold("A", kind="Full", reason="Pulled", alteredAt="2026-01-01T00:00:03Z").settle()
-    assert [(ref.name, ref.reason) for ref in world.last.evict] == [(old, "IntegrityFailed")]
-    assert world.condition("Degraded") == ("True", "IntegrityFailed")
-    assert world.told() == ["TamperDetected"]
-    del world.later(10).pods[old]
-    world.ready("A").settle()
-    assert world.last.evict == ()
-    world.settle().ready("A").settle()
-    assert world.condition("Degraded") == ("False", "None")
-
-
-def test_files_of_another_version_move_no_pod() -> None:
-    world = serving("n1")
-    made(world, ("n1", 0))
-    world.hold("B", state="Failed", reason="IntegrityFailed", since="2026-01-02T00:00:00Z").settle()
-    assert world.last.evict == ()
-
-
-def test_pods_that_fetched_for_themselves_read_no_file_of_the_node() -> None:
-    world = serving("n1", delivery="Pod")
-    made(world, ("n1", 0))
-    world.hold("A", alteredAt="2026-01-02T00:00:00Z").settle()
-    assert world.last.evict == ()
-
-
-# How it is chosen who delivers
-
-
-def mode(world: World) -> str:
-    observed = world.observe()
-    facts = read_nodes(observed, (), world.now)
-    return delivery_mode(world.model, observed.children, facts, ())
-
-
-def test_nodes_deliver_when_every_ready_node_that_fits_has_an_agent() -> None:
-    world = fleet("n1", "n2")
-    assert mode(world) == "Node"
-    world.nodes["n2"].agent = False
-    assert mode(world) == "Pod"
-    world.nodes["n2"].ready = False
-    assert mode(world) == "Node"
-    world.nodes["n1"].silence(world.now - timedelta(seconds=181))
-    assert mode(world) == "Pod"
-
-
-def test_without_nodes_pods_fetch_for_themselves() -> None:
-    assert mode(World("A")) == "Pod"
-
-
-def test_the_spec_decides_over_what_fits() -> None:
-    assert mode(fleet("n1", delivery="Pod")) == "Pod"
-    assert mode(World("A", delivery="Node")) == "Node"
-
-
-def test_what_runs_stays_with_what_it_was_started_with() -> None:
-    world = World("A").settle().ready("A").settle()
-    world.add_node("n1")
-    world.settle()
-    assert (mode(world), world.model.status.nodes) == ("Pod", None)
-    world = serving("n1")
-    world.nodes["n1"].agent = False
-    world.settle()
-    assert (mode(world), world.condition("Ready")) == ("Node", ("True", "Serving"))
-
-
-def test_an_agent_that_misses_beats_does_not_change_who_delivers_to_a_first_version() -> None:
-    world = fleet("n1", "n2").settle()
-    world.nodes["n2"].silence(world.now - timedelta(days=1))
-    world.settle()
-    assert mode(world) == "Node"
-
-
-def test_a_model_goes_over_to_its_nodes_only_when_they_have_it() -> None:
-    world = World("A").settle().ready("A").settle()
-    world.add_node("n1")
-    world.edit(delivery="Node")
-    before = world.children["Deployment", f"detector-{SHORT['A'][:8]}"]
-    world.settle()
-    assert world.children["Deployment", f"detector-{SHORT['A'][:8]}"] is before
-    assert "ConfigMap" in kinds(world)
-    assert world.condition("ArtifactDelivered") == ("False", "Downloading")
-    world.hold("A").settle()
-    after = world.children["Deployment", f"detector-{SHORT['A'][:8]}"]
-    assert "csi" in after["spec"]["template"]["spec"]["volumes"][0]
-    assert "ConfigMap" in kinds(world), "pods that fetched may have to do so again"
-    world.pods.clear()
-    world.settle()
-    assert "ConfigMap" not in kinds(world)
-    assert world.slots() == {"active": "A"}
-
-
-def test_a_status_of_another_release_has_told_nothing() -> None:
-    world = fleet("n1").settle()
-    world.nodes["n1"].hold("A", state="Hibernating")
-    world.settle()
-    assert world.condition("ArtifactDelivered") == ("False", "Downloading")
 
 
 # Sums

@@ -359,3 +359,20 @@ def fetch_ended(message: str = "", *, exit_code: int = 1) -> Object:
         "lastState": ended,
     }
     return {**DOWNLOADING, "initContainerStatuses": [fetch]}
+
+
+UNREACHABLE = Unresolved(Reason.REGISTRY_UNREACHABLE, "registry.site.local did not answer within 10 s")
+LOOKING = Unresolved(Reason.RECONCILING, "it is being looked up")
+UNSIGNED = (Reason.SIGNATURE_MISSING, "no signature was found; sign it with edgemodel sign")
+
+
+def serving(letter: str = "A", **spec: Any) -> World:
+    """Return a world in which a version serves and nothing is left to do."""
+    world = World(letter, **spec).settle()
+    world.ready(letter).settle().told()
+    assert world.condition("Ready") == ("True", "Serving")
+    return world
+
+
+def kinds(decision: Decision) -> list[str]:
+    return [child["kind"] for child in decision.apply]

@@ -1,82 +1,34 @@
 """The rollout's machine, one sentence a case."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from edgemodel.api.conditions import Reason
-from edgemodel.api.rollout import RolloutStatus
-from edgemodel.api.v1alpha1 import RolledBack, Slot, Slots
-from edgemodel.rollout.facts import Failure, Seen, Wanted
-from edgemodel.rollout.machine import Step, overdue_at, step
-
-NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-LOAD_FAILED = Failure(Reason.MODEL_LOAD_FAILED, "opset 99 is unknown", fatal=True)
-NO_IMAGE = Failure(Reason.IMAGE_PULL_FAILED, "no such image", fatal=False)
-
-
-def digest(letter: str) -> str:
-    return f"sha256:{letter * 64}"
-
-
-def slot(letter: str, **changes: Any) -> Slot:
-    facts: dict[str, Any] = {
-        "digest": digest(letter),
-        "image": f"example.org/m@{digest(letter)}",
-        "version": letter,
-    }
-    return Slot(**{**facts, **changes})
-
-
-A, B, C = (slot(letter, since=NOW, tries=1) for letter in "abc")
-FIRST, SERVING = Slots(candidate=A), Slots(active=A)
-REPLACING = Slots(active=A, candidate=B)
-WANTED = Wanted(target=slot("b"), replicas=2, generation=1)
-STOP_FIRST = replace(WANTED, strategy="StopFirst")
-NODES = replace(WANTED, delivered=frozenset())
-ON_NODES = replace(WANTED, delivered=frozenset({digest("b")}))
-WAITING = Slots(active=A, candidate=B)
-DELIVERED = Slots(active=A, candidate=B.model_copy(update={"delivered": NOW}))
-PAUSED = replace(WANTED, paused=True)
-BANNED = RolledBack(digest=digest("b"), reason="ModelLoadFailed", at=NOW, generation=1)
-
-
-def up(pods: int = 2, ready: int | None = None, failure: Failure | None = None, replicas: int = 2) -> Seen:
-    return Seen(True, replicas, pods, pods if ready is None else ready, failure)
-
-
-def take(
-    wanted: Wanted,
-    slots: Slots,
-    seen: Mapping[str, Seen] | None = None,
-    *,
-    rolled_back: RolledBack | None = None,
-    selected: str | None = None,
-    after: float = 0,
-    at: RolloutStatus | None = None,
-) -> Step:
-    by_digest = {digest(letter): facts for letter, facts in (seen or {}).items()}
-    live = None if selected is None else digest(selected)
-    return step(wanted, slots, rolled_back, by_digest, live, NOW + timedelta(seconds=after), at)
-
-
-def told(taken: Step) -> str:
-    """Return the outcome as one line: slots, sizes, which is served, removed, draining, banned, held."""
-    slots = taken.slots
-    roles = (("active", slots.active), ("candidate", slots.candidate), ("good", slots.last_good))
-    words = [f"{role} {version.version}" for role, version in roles if version is not None]
-    words += [f"run {version.version}={replicas}" for version, replicas in taken.run]
-    words += [f"serve {taken.serve.version}"] if taken.serve else []
-    words += [f"remove {key[7]}" for key in sorted(taken.remove)]
-    words += [f"drain {key[7]}" for key in sorted(taken.draining)]
-    words += [f"back {taken.rolled_back.digest[7]} {taken.rolled_back.reason}"] if taken.rolled_back else []
-    words += ["held"] if taken.held else []
-    words += ["waiting"] if taken.waiting else []
-    return ", ".join(words)
-
+from edgemodel.api.v1alpha1 import Slots
+from edgemodel.rollout.facts import Seen
+from edgemodel.rollout.machine import Step
+from tests.unit.rollout.versions import (
+    BANNED,
+    DELIVERED,
+    FIRST,
+    LOAD_FAILED,
+    NO_IMAGE,
+    NODES,
+    ON_NODES,
+    PAUSED,
+    REPLACING,
+    SERVING,
+    STOP_FIRST,
+    WAITING,
+    WANTED,
+    A,
+    B,
+    digest,
+    slot,
+    take,
+    told,
+    up,
+)
 
 CASES = {
     "the first version becomes candidate and is served as soon as it can be": (
@@ -371,106 +323,3 @@ CASES = {
 @pytest.mark.parametrize(("taken", "expected"), CASES.values(), ids=CASES.keys())
 def test_step(taken: Step, expected: str) -> None:
     assert told(taken) == expected
-
-
-def test_a_candidate_remembers_when_it_was_started_and_the_active_version_when_it_took_over() -> None:
-    started = take(WANTED, SERVING, after=5).slots.candidate
-    assert started is not None
-    assert started.since == NOW + timedelta(seconds=5)
-    promoted = take(WANTED, REPLACING, {"b": up()}, after=9).slots.active
-    assert promoted is not None
-    assert promoted.since == NOW + timedelta(seconds=9)
-
-
-def test_the_deadline_counts_from_when_the_nodes_had_the_candidate() -> None:
-    taken = take(ON_NODES, WAITING, {"a": up()}, selected="a", after=5000)
-    candidate = taken.slots.candidate
-    assert candidate is not None
-    assert candidate.since == NOW
-    assert candidate.delivered == NOW + timedelta(seconds=5000)
-    assert overdue_at(candidate, 600) == (NOW + timedelta(seconds=5600)).timestamp()
-    late = take(ON_NODES, taken.slots, {"a": up(), "b": up(2, 0)}, selected="a", after=5599)
-    assert late.slots.candidate == candidate
-    over = take(ON_NODES, taken.slots, {"a": up(), "b": up(2, 0)}, selected="a", after=5600)
-    assert over.rolled_back is not None
-    assert over.rolled_back.reason == "ProgressDeadlineExceeded"
-
-
-def test_the_deadline_does_not_run_while_a_pause_holds_a_candidate_that_nodes_have() -> None:
-    held = take(replace(ON_NODES, paused=True), WAITING, {"a": up()}, selected="a")
-    assert held.slots.candidate is not None
-    assert held.slots.candidate.delivered is None
-    free = take(ON_NODES, held.slots, {"a": up()}, selected="a", after=10**6)
-    assert free.slots.candidate is not None
-    assert free.slots.candidate.delivered == NOW + timedelta(seconds=10**6)
-
-
-def test_where_pods_fetch_for_themselves_nothing_is_delivered_to_nodes() -> None:
-    candidate = take(WANTED, DELIVERED, {"a": up(), "b": up(2, 1)}, selected="a").slots.candidate
-    assert candidate is not None
-    assert candidate.delivered is None
-
-
-def test_a_version_that_served_before_counts_its_tries() -> None:
-    again = take(replace(WANTED, target=slot("a")), Slots(active=B, last_good=A)).slots.candidate
-    assert again is not None
-    assert again.tries == 2
-
-
-def test_the_same_digest_from_another_registry_is_the_same_version_in_another_place() -> None:
-    moved = slot("a", image=f"mirror.example.org/m@{digest('a')}", model_file="m.onnx")
-    taken = take(replace(WANTED, target=moved), SERVING, {"a": up()}, after=7)
-    assert taken.slots == Slots(active=moved.model_copy(update={"since": NOW, "tries": 1}))
-
-
-def test_what_is_taken_back_says_why_and_for_which_spec() -> None:
-    seen = {"a": up(), "b": up(2, 1, NO_IMAGE)}
-    taken = take(replace(WANTED, generation=4, retry="x"), REPLACING, seen, after=600)
-    assert taken.rolled_back == RolledBack(
-        digest=digest("b"),
-        reason="ProgressDeadlineExceeded",
-        message="version b did not get ready: 1 of 2 pods were ready after 600 s; ImagePullFailed: no such image",
-        at=NOW + timedelta(seconds=600),
-        retry="x",
-        generation=4,
-    )
-
-
-def test_a_candidate_without_room_is_told_of_the_strategy_that_needs_less() -> None:
-    full = Failure(Reason.UNSCHEDULABLE, "Insufficient memory", fatal=False)
-    taken = take(WANTED, REPLACING, {"a": up(), "b": up(2, 0, full)}, after=600)
-    assert taken.rolled_back is not None
-    assert "StopFirst" in taken.rolled_back.message
-
-
-def test_a_pods_long_story_fits_into_status() -> None:
-    talkative = replace(LOAD_FAILED, message="x" * 10_000)
-    taken = take(WANTED, REPLACING, {"a": up(), "b": up(2, 0, talkative)})
-    assert taken.rolled_back is not None
-    assert len(taken.rolled_back.message) == 4096
-
-
-def test_a_candidate_without_a_start_has_no_deadline() -> None:
-    assert overdue_at(slot("a"), 600) is None
-
-
-def test_what_failed_before_the_last_one_that_failed_is_not_tried_again_either() -> None:
-    failing = {"a": up(), "c": up(ready=0, failure=LOAD_FAILED)}
-    wanted = replace(WANTED, target=slot("c"))
-    taken = take(wanted, Slots(active=A, candidate=C), failing, rolled_back=BANNED, selected="a")
-    back = taken.rolled_back
-    assert back is not None
-    assert (back.digest, [one.digest for one in back.earlier]) == (digest("c"), [digest("b")])
-    assert take(WANTED, taken.slots, {"a": up()}, rolled_back=back, selected="a").slots.candidate is None
-    asked = take(replace(WANTED, retry="again"), taken.slots, {"a": up()}, rolled_back=back, selected="a")
-    assert asked.slots.candidate is not None
-
-
-def test_a_version_that_fails_again_is_remembered_once_and_old_failures_are_forgotten() -> None:
-    back: RolledBack | None = None
-    for letter in "bcdef0123456b":
-        candidate, seen = slot(letter, since=NOW), {"a": up(), letter: up(ready=0, failure=LOAD_FAILED)}
-        wanted = replace(WANTED, target=candidate)
-        back = take(wanted, Slots(active=A, candidate=candidate), seen, rolled_back=back).rolled_back
-    assert back is not None
-    assert "".join(one.digest[7] for one in back.earlier) == "6543210f"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edgemodel.cluster.client import ApiServer
-from edgemodel.cluster.gateways import Gateways, gateway_pod, listening, without_silent
+from edgemodel.cluster.gateway_pods import Gateways, gateway_pod, listening, without_silent
 from edgemodel.reconcile.observed import GatewayPod
 from tests.simulators.apiserver import ApiServerSimulator
 

@@ -8,7 +8,7 @@ import dataclasses
 
 from edgemodel.cluster.access import AccessSecret, read_entry
 from edgemodel.cluster.client import ApiServer
-from edgemodel.cluster.gateways import Gateways, listening
+from edgemodel.cluster.gateway_pods import Gateways, listening
 from edgemodel.cluster.ports import Ports
 from edgemodel.reconcile.gateway import Way, way
 from edgemodel.reconcile.observed import Observed

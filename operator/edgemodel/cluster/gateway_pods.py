@@ -3,7 +3,7 @@
 A gateway's restart concerns every EdgeModel at once, so passes share a reading (``shared`` tells why it is never older
 than the event that brought a pass about); ``changed`` is told by the watch.
 
-Leaves to others: what follows from it (``reconcile.gateway``), ports (``ports``), watching (``controller.gateway_watch``).
+Leaves to others: what follows from it (``reconcile.gateway``), ports (``ports``), watching (``controller.gateway_routes``).
 """
 
 import asyncio
