@@ -20,7 +20,7 @@ from tests.gateway.site import SECONDS, TWO, Client, Load, Site, answering, unti
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 
 GAP_SECONDS = 0.5
-"""From HAProxy's death to its first answer: 0.1 s where nothing else runs, and more where tests run side by side."""
+"""From HAProxy's death to its first answer: 0.05 to 0.3 s, on two cores that tests share."""
 
 
 class Whole:
