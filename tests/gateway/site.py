@@ -102,6 +102,8 @@ class Pod:
         self._site, self.name, self.address, self.version = site, name, address, version
         self.answered = 0
         self.inflight = 0
+        self.heads: collections.deque[str] = collections.deque(maxlen=100)
+        """Of the requests that it answered last, in lower case."""
         self.status = 200
         self.hold: asyncio.Event | None = None
         """While set, requests wait for it."""
@@ -110,6 +112,8 @@ class Pod:
         self._one = asyncio.Lock()
         self.breaks = 0
         """How many requests it reads and never answers."""
+        self.content: bytes | None = None
+        """What it answers, instead of its version."""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -143,7 +147,8 @@ class Pod:
                 finally:
                     self.inflight -= 1
                 self.answered += 1
-                text = f"{self.version} {head.split()[1]} {length}".encode()
+                text = self.content or f"{self.version} {head.split()[1]} {length}".encode()
+                self.heads.append(head)
                 writer.write(
                     f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
                 )

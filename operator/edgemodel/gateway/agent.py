@@ -30,6 +30,7 @@ from edgemodel.gateway.metrics import Metrics
 from edgemodel.gateway.own_secrets import OwnSecrets
 from edgemodel.gateway.routes import Route, read_routes
 from edgemodel.gateway.settings import GatewaySettings
+from edgemodel.gateway.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Gateway:
         )
         self.haproxy = HAProxy(self.place, binary=binary)
         self.metrics = Metrics(starts=lambda: self.haproxy.starts)
+        self.shadow = Shadow(self.place.folder, self.metrics.shadow, head_bytes=settings.buffer_bytes)
         self._wake = asyncio.Event()
         self._woken: float | None = None
         self._stopping = asyncio.Event()
@@ -134,6 +136,7 @@ class Gateway:
 
     async def run(self) -> None:
         """Run until stopped; then requests that are under way are waited for."""
+        await self.shadow.start()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(one)
@@ -149,6 +152,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
         await self._end()
+        await self.shadow.stop()
 
     async def _end(self) -> None:
         """Wait for requests that are under way; no worker leaves them to the one that followed it any more."""
@@ -252,6 +256,7 @@ class Gateway:
         self._told = problems
         self.metrics.left_out.set(len(problems))
         self.metrics.routes.set(len(wanted))
+        self.shadow.follow(wanted)
         return tuple(wanted)
 
     def _wanted_certificate(self) -> str:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemodel.gateway import shadow_configuration as shadow
 from edgemodel.gateway.routes import Access, Route, Server
 
 CHECK = "check inter 500ms fall 2 rise 1 observe layer7 error-limit 20 on-error mark-down"
@@ -75,6 +76,9 @@ def files(routes: Iterable[Route], place: Place, certificate: str = "") -> dict[
         "weights.map": _map([(ENDING, "0"), *((route.backend, str(route.weight)) for route in routes)]),
         "ports.map": _map((str(route.port), route.backend) for route in routes),
     }
+    if any(route.shadow_percent for route in routes):
+        shadows = ((route.backend, str(route.shadow)) for route in routes if route.shadow_percent)
+        found[shadow.MAP] = _map(shadows)
     listed = [f"{place.folder}/tls.pem"]
     for route in routes:
         access = route.access
@@ -115,14 +119,16 @@ def server_line(server: Server, route: Route, *, tried: bool = False) -> str:
 
 
 def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str:
+    shadowed = any(route.shadow_percent for route in routes)
     return "\n".join(
         [
             _global(place),
             _defaults(),
             _exporter(place),
             _again(),
-            _by_port(routes, place),
-            _by_path(place, tls=tls),
+            _by_port(routes, place, shadowed=shadowed),
+            _by_path(place, tls=tls, shadowed=shadowed),
+            *([shadow.frontend(place.folder, active=ACTIVE, candidate=CANDIDATE)] if shadowed else []),
             *(_backends(route, place) for route in routes),
         ]
     )
@@ -212,17 +218,17 @@ def _followed(place: Place) -> str:
     return f"    http-request set-var(txn.again) int(1) if {{ stopping }} !{{ ssl_fc }} {going_on}\n"
 
 
-def _by_port(routes: tuple[Route, ...], place: Place) -> str:
+def _by_port(routes: tuple[Route, ...], place: Place, *, shadowed: bool) -> str:
     binds = "".join(f"    bind {place.at(route.port)}\n" for route in routes)
     if not routes:
         return ""
     return f"""\
 frontend by-port
 {binds}{_followed(place)}    http-request set-var(txn.route) dst_port,map({place.folder}/ports.map)
-{_choice(place)}"""
+{_choice(place, shadowed=shadowed)}"""
 
 
-def _by_path(place: Place, *, tls: bool) -> str:
+def _by_path(place: Place, *, tls: bool, shadowed: bool) -> str:
     secure = (
         f"    bind {place.at(place.https_port)} ssl crt-list {place.folder}/certificates.list alpn h2,http/1.1\n"
         if tls
@@ -241,15 +247,16 @@ frontend by-path
     http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1 if {first}
     # What else a pod answers, its metrics say, is nobody's business out here.
     {missing} if {first} !{{ path /v2 }} !{{ path_beg /v2/ }}
-{_choice(place)}"""
+{_choice(place, shadowed=shadowed)}"""
 
 
-def _choice(place: Place) -> str:
+def _choice(place: Place, *, shadowed: bool) -> str:
+    part, copied = (shadow.part(place.folder), shadow.choice(place.max_connections)) if shadowed else ("", "")
     return f"""\
     http-request set-var(txn.weight) var(txn.route),map_str_int({place.weights},0)
-    use_backend again if {{ var(txn.again) -m found }}
+{part}    use_backend again if {{ var(txn.again) -m found }}
     use_backend %[var(txn.route)].{CANDIDATE} if {{ rand(100),sub(txn.weight) lt 0 }}
-    use_backend %[var(txn.route)].{ACTIVE}
+{copied}    use_backend %[var(txn.route)].{ACTIVE}
 """
 
 
@@ -259,12 +266,16 @@ def _backends(route: Route, place: Place) -> str:
     candidate = "".join(_server(server, route, tried=True) for server in route.candidate)
     # Where the candidate's pods are gone the version that is known to be good takes their part.
     spare = "".join(_server(server, route, backup=True) for server in route.active)
+    copied = ""
+    if route.shadow_percent:
+        guard = _guard(route.access, route, place, outer=True) if route.access is not None else ()
+        copied = shadow.backend(route.backend, place.folder, guard)
     return f"""\
 backend {route.backend}.{ACTIVE}
 {rules}{active}
 backend {route.backend}.{CANDIDATE}
 {rules}    option allbackups
-{candidate}{spare}"""
+{candidate}{spare}{copied}"""
 
 
 def _server(server: Server, route: Route, *, tried: bool = False, backup: bool = False) -> str:
@@ -293,7 +304,10 @@ def _rules(route: Route, place: Place) -> str:
     return "".join(f"    {line}\n" for line in lines)
 
 
-def _guard(access: Access, route: Route, place: Place) -> list[str]:
+def _guard(access: Access, route: Route, place: Place, *, outer: bool = False) -> list[str]:
+    """Return the lines that say who may call; ``outer`` where nobody can have been looked at before."""
+    passed = f" or {shadow.INNER}" if route.shadow_percent and not outer else ""
+
     def refusal(code: int, text: str, condition: str, header: str = "") -> str:
         body = json.dumps({"error": f"gateway: {text}"})
         answer = f"http-request return status {code} content-type application/json string '{body}'{header}"
@@ -304,7 +318,7 @@ def _guard(access: Access, route: Route, place: Place) -> list[str]:
     lines = []
     if access.tokens is not None:
         listed = f"{place.folder}/{tokens_file(access)}"
-        known = f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {listed} }}"
+        known = f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {listed} }}{passed}"
         text, bearer = "a bearer token is needed that this model knows", ' hdr WWW-Authenticate "Bearer"'
         lines.append(refusal(401, text, known if access.tokens else "", bearer))
         if not access.tokens:
@@ -314,7 +328,7 @@ def _guard(access: Access, route: Route, place: Place) -> list[str]:
             refusal(
                 403,
                 f"a client certificate is needed, by TLS and the server name {server_name(route)}",
-                f"unless {{ ssl_fc_sni -m str {server_name(route)} }} {{ ssl_c_used }} {{ ssl_c_verify 0 }}",
+                f"unless {{ ssl_fc_sni -m str {server_name(route)} }} {{ ssl_c_used }} {{ ssl_c_verify 0 }}{passed}",
             )
         )
     # What let the caller in is not the model's business.
