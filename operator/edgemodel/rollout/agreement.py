@@ -1,5 +1,7 @@
 """Does the candidate answer as the active version does? One test of the gate, on copies of requests."""
 
+import math
+
 from edgemodel.rollout.shadow import Shadowed
 from edgemodel.rollout.statistics import ratio_evidence
 
@@ -13,7 +15,12 @@ def agreement(seen: Shadowed) -> float:
 
 
 def disagreement_evidence(seen: Shadowed, least: float) -> float:
-    """Return the evidence that less than a part ``least`` agrees; see ``statistics.ratio_evidence``."""
+    """Return the evidence that less than a part ``least`` agrees; see ``statistics.ratio_evidence``.
+
+    Where all are to agree, one that does not is proof.
+    """
+    if least >= 1 and seen.total.differ:
+        return math.inf
     blocks = []
     for one in seen.rounds:
         if one.compared:
