@@ -210,10 +210,15 @@ class Site:
         self.gateway: Gateway
         self.problem: BaseException | None = None
 
+    def silent_pod(self, name: str, address: str, version: str, model: str = "detector") -> Pod:
+        """Return a pod that is to be shown, and at whose address something else listens."""
+        pod = Pod(self, name, address, version)
+        self.of[name] = model
+        return pod
+
     async def pod(self, model: str = "detector", version: str = ONE, **shown: bool) -> Pod:
         number = next(self._numbers)
-        pod = Pod(self, f"{model}-{number}", f"127.0.2.{number}", version)
-        self.of[pod.name] = model
+        pod = self.silent_pod(f"{model}-{number}", f"127.0.2.{number}", version, model)
         self.pods.append(pod)
         await pod.listen()
         pod.show(**shown)

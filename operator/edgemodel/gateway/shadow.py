@@ -136,7 +136,12 @@ class Shadow:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._passing.add(task)
-        task.add_done_callback(self._passing.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._passing.discard(task)
+            writer.close()  # by ourselves where it was cancelled before it began
+
+        task.add_done_callback(ended)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = None
@@ -185,16 +190,19 @@ class Shadow:
         body, answer = bytearray(), bytearray()
         pods, to_pods = await asyncio.open_unix_connection(self._pods)
         try:
-            to_pods.write(_closing(head))
-            while length > 0:
+            begin = _closing(head)
+            while True:
                 piece = await reader.read(min(length, _PIECE))
-                if not piece:
+                if length > 0 and not piece:
                     raise EOFError
                 length -= len(piece)
-                to_pods.write(piece)
+                to_pods.write(begin + piece)
                 await to_pods.drain()
+                begin = b""
                 if request is not None:
                     body += piece
+                if length <= 0:
+                    break
             while piece := await pods.read(_PIECE):
                 writer.write(piece)
                 await writer.drain()
