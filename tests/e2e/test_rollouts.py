@@ -92,7 +92,7 @@ def test_one_that_answers_the_same_takes_over_after_a_step_of_copies_alone(trial
     rollout = {**CANARY, "steps": [{"weight": 0, "pause": "5s"}]}
     rollout["gate"] = {**rollout["gate"], "minAgreement": 0.99}
     trial.serve("v1", rollout=rollout, traffic={"shadow": {"percent": 20}})
-    with trial.watching() as watched, trial.load("v1") as load:
+    with trial.watching() as watched, trial.load("v1", alike="v2") as load:
         digest = trial.publish("v2", tiny_model.model("v1"), golden=False)
         trial.await_active(digest)
         trial.await_requests(load, REQUESTS)
