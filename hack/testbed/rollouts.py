@@ -65,7 +65,13 @@ class TakenBack:
 
 
 def take_back(
-    trial: Trial, strategy: dict[str, Any], built: onnx.ModelProto, requests: int, **spec: Any
+    trial: Trial,
+    strategy: dict[str, Any],
+    built: onnx.ModelProto,
+    requests: int,
+    *,
+    golden: bool = True,
+    **spec: Any,
 ) -> TakenBack:
     """Publish a bad version as v2 beside v1 under load; go on until so many requests are over and it is long gone."""
     trial.serve("v1", rollout=strategy, **spec)
@@ -74,7 +80,7 @@ def take_back(
         pods = stack.enter_context(trial.watching("pods"))
         load = stack.enter_context(trial.load("v1", "v2"))
         trial.await_more(load, requests // 10)
-        digest = trial.publish("v2", built)
+        digest = trial.publish("v2", built, golden=golden)
         label = digest.removeprefix("sha256:")[:16]
         told = trial.await_rolled_back(digest)
         verdict = trial.bed.kube.until(

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +159,22 @@ class Trial:
 
     @contextmanager
     def load(
-        self, *versions: str, resend: bool = False, rate: float | None = None, url: str | None = None
+        self,
+        *versions: str,
+        resend: bool = False,
+        rate: float | None = None,
+        url: str | None = None,
+        alike: str = "",
     ) -> Iterator[Load]:
-        """Keep asking (the Service, or ``url``) while the block lasts; answers of other versions than these are wrong."""
+        """Keep asking (the Service, or ``url``) while the block lasts; answers of other versions than these are wrong.
+
+        ``alike`` is one more version, which answers as the first of them.
+        """
         cases = tiny_model.cases(*versions)
+        if alike:
+            cases = [
+                replace(case, expected={**case.expected, alike: case.expected[versions[0]]}) for case in cases
+            ]
         with Load(url or self.url(), NAME, cases, rate=rate or self.rate, resend=resend) as load:
             self.bed.kube.until(lambda: load.answers[versions[0]] >= 100, "the first answers")
             yield load

@@ -77,6 +77,38 @@ def test_one_that_answers_wrongly_never_gets_a_request(trial: Trial) -> None:
     assert back.reason == "GoldenSamplesFailed"
 
 
+def test_one_that_answers_otherwise_is_found_by_copies_before_a_client_sees_it(trial: Trial) -> None:
+    rollout = {**CANARY, "steps": [{"weight": 0, "pause": "60s"}]}
+    rollout["gate"] = {**rollout["gate"], "minAgreement": 0.9}
+    traffic = {"shadow": {"percent": 50}}
+    back = rollouts.take_back(trial, rollout, bad_models.wrong("v2"), REQUESTS, golden=False, traffic=traffic)
+    assert back.load.trouble == []
+    assert set(back.load.answers) == {"v1"}
+    assert back.reason == "GateFailed"
+    assert "shadowAgreement" in back.message
+
+
+def test_one_that_answers_the_same_takes_over_after_a_step_of_copies_alone(trial: Trial) -> None:
+    rollout = {**CANARY, "steps": [{"weight": 0, "pause": "5s"}]}
+    rollout["gate"] = {**rollout["gate"], "minAgreement": 0.99}
+    trial.serve("v1", rollout=rollout, traffic={"shadow": {"percent": 20}})
+    with trial.watching() as watched, trial.load("v1", alike="v2") as load:
+        digest = trial.publish("v2", tiny_model.model("v1"), golden=False)
+        trial.await_active(digest)
+        trial.await_requests(load, REQUESTS)
+    assert load.trouble == []
+    told = [
+        (state["status"]["rollout"]["weight"], test)
+        for _, state in watched.seen
+        for test in (state.get("status", {}).get("rollout") or {}).get("gate", ())
+        if test["name"] == "shadowAgreement"
+    ]
+    assert {weight for weight, _ in told} == {0}
+    assert told[-1][1]["result"] == "Pass"
+    assert told[-1][1]["value"] == "100.00 %"
+    assert told[-1][1]["samples"] >= 50
+
+
 def test_one_that_is_five_times_slower_is_taken_back(trial: Trial) -> None:
     # Slower models and fewer requests than in the benchmark: 10 ms beside 2 ms shows on a machine that is busy otherwise.
     trial.rounds, trial.rate = 280, 100.0

@@ -107,6 +107,8 @@ class Pod:
         self._node = node
         self.answered = 0
         self.inflight = 0
+        self.heads: collections.deque[str] = collections.deque(maxlen=100)
+        """Of the requests that it answered last, in lower case."""
         self.status = 200
         self.hold: asyncio.Event | None = None
         """While set, requests wait for it."""
@@ -115,6 +117,8 @@ class Pod:
         self._one = asyncio.Lock()
         self.breaks = 0
         """How many requests it reads and never answers."""
+        self.content: bytes | None = None
+        """What it answers, instead of its version."""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -152,7 +156,8 @@ class Pod:
                 finally:
                     self.inflight -= 1
                 self.answered += 1
-                text = f"{self.version} {head.split()[1]} {length}".encode()
+                text = self.content or f"{self.version} {head.split()[1]} {length}".encode()
+                self.heads.append(head)
                 writer.write(
                     f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text
                 )
@@ -213,6 +218,12 @@ class Site:
         self._numbers = itertools.count(1)
         self.gateway: Gateway
         self.problem: BaseException | None = None
+
+    def silent_pod(self, name: str, address: str, version: str, model: str = "detector") -> Pod:
+        """Return a pod that is to be shown, and at whose address something else listens."""
+        pod = Pod(self, name, address, version)
+        self.of[name] = model
+        return pod
 
     async def pod(
         self, model: str = "detector", version: str = ONE, *, node: FarNode | None = None, **shown: bool

@@ -306,7 +306,7 @@ async def test_haproxy_that_dies_is_back_at_once(still: Site, agent: str) -> Non
             await until(lambda: new.answered > 0, "the agent to go on")
 
 
-@pytest.mark.parametrize("file", ["haproxy.cfg", "ports.map", "files.sum"])
+@pytest.mark.parametrize("file", ["haproxy.cfg", "weights.map", "files.sum"])
 async def test_files_that_were_torn_are_not_started_with(still: Site, file: str) -> None:
     await still.pod()
     port = still.model()

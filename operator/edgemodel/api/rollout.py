@@ -41,6 +41,9 @@ class Gate(Resource):
     max_latency_increase: float = Field(default=0.5, ge=0, le=100)
     """Part by which the new version's 99th percentile of latency may exceed the old one's, such as 0.5 for half as long
     again."""
+    min_agreement: float | None = Field(default=None, ge=0, le=1)
+    """Part of the answers to copies of requests (spec.traffic.shadow) that must agree with the old version's, such as 0.99;
+    when empty, what was found is only told."""
     golden_samples: Literal["Required", "IfPresent", "Ignore"] = "IfPresent"
     """Whether the samples that the publisher signed must give the answers he signed, in each pod, before it gets requests.
     Required: an artifact without samples is taken back. IfPresent: those that are there must pass."""

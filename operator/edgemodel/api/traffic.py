@@ -15,10 +15,10 @@ class Queue(Resource):
 
 
 class Shadow(Resource):
-    """Requests that a candidate gets a copy of; its answers are compared and thrown away."""
+    """Requests that a candidate gets a copy of until it gets all of them; its answers are compared, and thrown away."""
 
     percent: int = Field(default=0, ge=0, le=100)
-    """How many of a hundred requests."""
+    """How many of a hundred inferences over HTTP that the old version answers."""
 
 
 class Traffic(Resource):

@@ -30,7 +30,7 @@ from edgemodel.controller.sightings import Key
 from edgemodel.controller.workqueue import WorkQueue
 from edgemodel.reconcile.child import digest_label, shown_version
 from edgemodel.reconcile.deployment import PORT
-from edgemodel.reconcile.observed import Observed
+from edgemodel.reconcile.observed import GatewayPod, Observed
 from edgemodel.reconcile.pods import clean
 from edgemodel.reconcile.servers import Server, read_server
 from edgemodel.reconcile.verdicts import limits
@@ -38,6 +38,7 @@ from edgemodel.reconcile.wanted import steps
 from edgemodel.rollout.evidence import CandidateEvidence, GoldenResult, Ledger, Role, Sample
 from edgemodel.rollout.gate import GateLimits, judge
 from edgemodel.rollout.server_metrics import NotMetrics, read_sample
+from edgemodel.rollout.shadow import Copies, Reading, ShadowLedger, Trial, read_copies
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ _AT_ONCE = 32
 _BUSY = 0.1
 """Part of one core that reading may take."""
 _POD_MESSAGE = 200
+GATEWAY_PORT = 8083
+"""Of the gateway's own metrics; the chart sets no other."""
 
 
 class Unreadable(Exception):
@@ -65,26 +68,36 @@ class _Trial:
     """What the label ``version`` holds."""
     servers: dict[Role, tuple[Server, ...]]
     read_at: float
+    copies: ShadowLedger
+    gateways: tuple[GatewayPod, ...] = ()
+    """Those that make copies of requests for it; none when none are to be made."""
+    shadowed: bool = False
     limits: GateLimits = field(default_factory=GateLimits)
     told: tuple[object, ...] = ()
     """Verdicts for which a pass was asked for."""
-    told_samples: int = 0
+    told_samples: tuple[int, int] = (0, 0)
     golden: dict[str, GoldenResult] = field(default_factory=dict)
     """By the pod's uid."""
 
     def news(self) -> bool:
         """Say whether the evidence is worth a pass, and take it for told."""
         found = self.evidence()
-        verdicts = tuple((one.name, one.result) for one in judge(self.limits, found.candidate, found.active))
-        samples = found.candidate.total.requests
-        if verdicts == self.told and self.told_samples <= samples < 2 * max(1, self.told_samples):
+        judged = judge(self.limits, found.candidate, found.active, found.shadowed)
+        verdicts = tuple((one.name, one.result) for one in judged)
+        compared = found.shadowed.total.compared if found.shadowed is not None else 0
+        samples = (found.candidate.total.requests, compared)
+        few = all(
+            before <= now < 2 * max(1, before) for before, now in zip(self.told_samples, samples, strict=True)
+        )
+        if verdicts == self.told and few:
             return False
         self.told, self.told_samples = verdicts, samples
         return True
 
     def evidence(self) -> CandidateEvidence:
         present = {server.uid for server in self.servers.get("candidate", ())}
-        return self.ledger.evidence(tuple(result for uid, result in self.golden.items() if uid in present))
+        golden = tuple(result for uid, result in self.golden.items() if uid in present)
+        return self.ledger.evidence(golden, self.copies.seen() if self.shadowed else None)
 
 
 class Evidence:
@@ -95,6 +108,7 @@ class Evidence:
         queue: WorkQueue[Key],
         *,
         port: int = PORT,
+        gateway_port: int = GATEWAY_PORT,
         interval: float = SECONDS,
         patience: float = SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -102,6 +116,7 @@ class Evidence:
     ) -> None:
         self._queue = queue
         self._port = port
+        self._gateway_port = gateway_port
         self._interval = interval
         self._patience = patience
         self._clock = clock
@@ -123,12 +138,19 @@ class Evidence:
         trial = self._trials.get(key)
         if trial is None or trial.ledger.digest != candidate.digest:
             ledger = Ledger(candidate.digest)
-            trial = self._trials[key] = _Trial(ledger, model.metadata.name, {}, {}, self._clock())
+            copies = ShadowLedger(Trial(key.namespace, key.name, candidate.digest))
+            trial = self._trials[key] = _Trial(ledger, key.name, {}, {}, self._clock(), copies)
         trial.limits = limits(model.spec.rollout.gate, len(steps(model.spec.rollout)))
         rollout = model.status.rollout
         step = (rollout.step, rollout.step_since) if rollout is not None else None
         # Before pods are looked at: what ended since the last look has ended in this step.
-        trial.ledger.begin(step, rollout.weight if rollout is not None else 0, self._wall())
+        weight = rollout.weight if rollout is not None else 0
+        trial.ledger.begin(step, weight, self._wall())
+        trial.copies.begin(step)
+        # With all requests its own there are none of the active version's to be copied.
+        copied = model.spec.traffic.shadow.percent > 0 and weight < 100
+        trial.shadowed = copied and observed.gateway is not None
+        trial.gateways = (observed.gateway or ()) if trial.shadowed else ()
         servers = [server for pod in observed.pods if (server := read_server(pod, self._port)) is not None]
         slots: tuple[tuple[Role, Any], ...] = (("candidate", candidate), ("active", active))
         for role, slot in slots:
@@ -157,8 +179,11 @@ class Evidence:
     async def round(self) -> None:
         """Read every pod of every candidate, and of the active version beside it, once."""
         trials = list(self._trials.items())
+        gateways = {pod.uid: pod.address for _, trial in trials for pod in trial.gateways}
+        read = await asyncio.gather(*map(self._gateway, gateways.values()))
+        copies = dict(zip(gateways, read, strict=True))
         ended = await asyncio.gather(
-            *(self._read(key, trial) for key, trial in trials), return_exceptions=True
+            *(self._read(key, trial, copies) for key, trial in trials), return_exceptions=True
         )
         for (key, _), error in zip(trials, ended, strict=True):
             if isinstance(error, Exception):
@@ -181,7 +206,7 @@ class Evidence:
             self._wake.clear()
             await self._wake.wait()
 
-    async def _read(self, key: Key, trial: _Trial) -> None:
+    async def _read(self, key: Key, trial: _Trial, gateways: Mapping[str, Reading | None]) -> None:
         # Until a candidate has pods it waits to be delivered, for hours perhaps.
         if not trial.servers["candidate"]:
             trial.read_at = self._clock()
@@ -200,7 +225,11 @@ class Evidence:
         for (role, server), sample in zip(asked, samples, strict=True):
             read[role][server.uid] = sample
         began = time.perf_counter()
-        news = trial.ledger.add(read, seconds) and trial.news()
+        new = Copies()
+        if trial.shadowed:
+            new = trial.copies.add({pod.uid: gateways.get(pod.uid) for pod in trial.gateways}, seconds)
+        counted = trial.ledger.add(read, seconds, unanswered=new.unanswered)
+        news = (counted or new.any) and trial.news()
         self._worked += time.perf_counter() - began
         for server, result in zip(untold, told, strict=True):
             if result is not None:
@@ -219,6 +248,20 @@ class Evidence:
                 self._worked += time.perf_counter() - began
         except (Unreadable, NotMetrics, UnicodeDecodeError) as error:
             log.debug("no metrics of a pod", extra={"pod": server.name, "error": str(error)})
+            return None
+
+    async def _gateway(self, address: str) -> Reading | None:
+        """Return what a pod of the gateway counted; None when it gave no answer."""
+        host = f"[{address}]" if ":" in address else address
+        try:
+            _, body = await self._get(f"http://{host}:{self._gateway_port}/metrics", MAX_METRICS)
+            began = time.perf_counter()
+            try:
+                return read_copies(body.decode())
+            finally:
+                self._worked += time.perf_counter() - began
+        except (Unreadable, UnicodeDecodeError) as error:
+            log.debug("no metrics of the gateway", extra={"address": address, "error": str(error)})
             return None
 
     async def _golden(self, model: str, server: Server) -> GoldenResult | None:

@@ -32,6 +32,7 @@ from edgemodel.gateway.own_secrets import OwnSecrets
 from edgemodel.gateway.pacing import Pacing
 from edgemodel.gateway.routes import Route, read_routes
 from edgemodel.gateway.settings import GatewaySettings
+from edgemodel.gateway.shadow import Shadow
 from edgemodel.gateway.state import NOW
 from edgemodel.gateway.supervisor import BEAT
 
@@ -80,6 +81,7 @@ class Gateway:
         )
         self.haproxy = HAProxy(self.place, binary=binary, changed=self._haproxy_changed)
         self.metrics = Metrics(starts=lambda: self.haproxy.starts)
+        self.shadow = Shadow(self.place.meeting, self.metrics.shadow, head_bytes=settings.buffer_bytes)
         self._wake = asyncio.Event()
         self._woken: float | None = None
         self._stopping = asyncio.Event()
@@ -161,22 +163,26 @@ class Gateway:
 
     async def run(self) -> None:
         """Run until stopped; HAProxy goes on."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(one)
-                for one in (
-                    *(collection.follow() for collection in self._followed),
-                    self._secrets.follow(),
-                    self._keep_tidy(),
-                    self.haproxy.follow(),
-                    LostNodes(self.haproxy, self.place).run(),
-                    self._keep_in_step(),
-                    self._pacing.follow(),
-                )
-            ]
-            await self._stopping.wait()
-            for task in tasks:
-                task.cancel()
+        await self.shadow.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(one)
+                    for one in (
+                        *(collection.follow() for collection in self._followed),
+                        self._secrets.follow(),
+                        self._keep_tidy(),
+                        self.haproxy.follow(),
+                        LostNodes(self.haproxy, self.place).run(),
+                        self._keep_in_step(),
+                        self._pacing.follow(),
+                    )
+                ]
+                await self._stopping.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self.shadow.stop()
 
     async def _keep_tidy(self) -> None:
         while True:
@@ -271,6 +277,7 @@ class Gateway:
         self._told = problems
         self.metrics.left_out.set(len(problems))
         self.metrics.routes.set(len(wanted))
+        self.shadow.follow(wanted)
         return tuple(wanted)
 
     def _wanted_certificate(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from edgemodel.gateway.configuration import ACTIVE, CANDIDATE, SPARE, Place, server_line, weight_of
 from edgemodel.gateway.routes import Route, Server
+from edgemodel.gateway.shadow_configuration import MAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ def changes(old: Iterable[Route], new: Iterable[Route], place: Place) -> tuple[C
             removed += [f"del server {name}" for name in sorted(names)]
         if was.weight != route.weight:
             weights.append(f"set map {place.weights} {route.backend} {route.weight}")
+        if was.shadow != route.shadow:
+            weights.append(f"set map {place.folder}/{MAP} {route.backend} {route.shadow}")
     at_once = [Command(text) for text in (*added, *left, *weights, *gone)]
     return (*at_once, *(Command(text, tidying=True) for text in removed))
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemodel.gateway import shadow_configuration as shadow
 from edgemodel.gateway.pace import FULL
 from edgemodel.gateway.routes import Access, Route, Server
 from edgemodel.gateway.state import ENDING
@@ -53,19 +54,24 @@ class Place:
         return f":::{port} v4v6" if self.ipv6 else f"*:{port}"
 
     @property
+    def meeting(self) -> str:
+        """The folder of all sockets."""
+        return self.sockets or self.folder
+
+    @property
     def runtime_socket(self) -> str:
         """HAProxy's runtime API."""
-        return f"{self.sockets or self.folder}/haproxy.sock"
+        return f"{self.meeting}/haproxy.sock"
 
     @property
     def events_socket(self) -> str:
         """Where HAProxy says that a pod went out or came back."""
-        return f"{self.sockets or self.folder}/events.sock"
+        return f"{self.meeting}/events.sock"
 
     @property
     def master_socket(self) -> str:
         """The master process's."""
-        return f"{self.sockets or self.folder}/master.sock"
+        return f"{self.meeting}/master.sock"
 
     @property
     def weights(self) -> str:
@@ -85,6 +91,9 @@ def files(routes: Iterable[Route], place: Place, certificate: str = "") -> dict[
     found = {
         "weights.map": _map([(ENDING, "0"), *((route.backend, str(route.weight)) for route in routes)]),
     }
+    if any(route.shadow_percent for route in routes):
+        shadows = ((route.backend, str(route.shadow)) for route in routes if route.shadow_percent)
+        found[shadow.MAP] = _map(shadows)
     listed = [f"{place.folder}/tls.pem"]
     for route in routes:
         access = route.access
@@ -131,6 +140,7 @@ def weight_of(server: Server, route: Route) -> int:
 
 
 def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str:
+    shadowed = any(route.shadow_percent for route in routes)
     return "\n".join(
         [
             _global(place),
@@ -138,7 +148,8 @@ def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str
             _exporter(place),
             _again(),
             *(_by_port(route, place) for route in routes),
-            _by_path(place, tls=tls),
+            _by_path(place, tls=tls, shadowed=shadowed),
+            *([shadow.frontend(place.meeting, active=ACTIVE, candidate=CANDIDATE)] if shadowed else []),
             *(_backends(route, place) for route in routes),
         ]
     )
@@ -232,17 +243,25 @@ def _followed(place: Place) -> str:
 
 def _by_port(route: Route, place: Place) -> str:
     # All that differs between models is written out: to look it up for each request takes a microsecond, of eighteen.
+    part, copied = (
+        _copies(place, f"str({route.backend})", route.backend) if route.shadow_percent else ("", "")
+    )
     return f"""\
 frontend {route.backend}
     bind {place.at(route.port)}
     http-request set-var(txn.weight) str({route.backend}),map_str_int({place.weights},0)
-    use_backend again if {_followed(place)}
+{part}    use_backend again if {_followed(place)}
     use_backend {route.backend}.{CANDIDATE} if {_DRAWN}
-    default_backend {route.backend}.{ACTIVE}
+{copied}    default_backend {route.backend}.{ACTIVE}
 """
 
 
-def _by_path(place: Place, *, tls: bool) -> str:
+def _copies(place: Place, key: str, backend: str) -> tuple[str, str]:
+    """Return the lines of a frontend that look up and draw which requests are copied."""
+    return shadow.part(place.folder, key), shadow.choice(place.max_connections, backend)
+
+
+def _by_path(place: Place, *, tls: bool, shadowed: bool) -> str:
     secure = (
         f"    bind {place.at(place.https_port)} ssl crt-list {place.folder}/certificates.list alpn h2,http/1.1\n"
         if tls
@@ -251,6 +270,7 @@ def _by_path(place: Place, *, tls: bool) -> str:
     body = json.dumps({"error": "gateway: no such model here; expected /<namespace>/<name>/v2/..."})
     missing = f"http-request return status 404 content-type application/json string '{body}'"
     first = "!{ var(txn.again) -m found }"
+    part, copied = _copies(place, "var(txn.route)", "%[var(txn.route)]") if shadowed else ("", "")
     return f"""\
 frontend by-path
     bind {place.at(place.http_port)}
@@ -264,9 +284,9 @@ frontend by-path
     # What else a pod answers, its metrics say, is nobody's business out here.
     {missing} if {first} !{{ path /v2 }} !{{ path_beg /v2/ }}
     http-request set-var(txn.weight) var(txn.route),map_str_int({place.weights},0)
-    use_backend again if {{ var(txn.again) -m found }}
+{part}    use_backend again if {{ var(txn.again) -m found }}
     use_backend %[var(txn.route)].{CANDIDATE} if {_DRAWN}
-    use_backend %[var(txn.route)].{ACTIVE}
+{copied}    use_backend %[var(txn.route)].{ACTIVE}
 """
 
 
@@ -276,6 +296,10 @@ def _backends(route: Route, place: Place) -> str:
     candidate = "".join(_server(server, route, tried=True) for server in route.candidate)
     # Where the candidate's pods are gone the version that is known to be good takes their part.
     spare = "".join(_server(server, route, backup=True) for server in route.active)
+    copied = ""
+    if route.shadow_percent:
+        guard = _guard(route.access, route, place, outer=True) if route.access is not None else ()
+        copied = shadow.backend(route.backend, place.meeting, guard)
     return f"""\
 backend {route.backend}.{ACTIVE}
     log global
@@ -283,7 +307,7 @@ backend {route.backend}.{ACTIVE}
 backend {route.backend}.{CANDIDATE}
     log global
 {rules}    option allbackups
-{candidate}{spare}"""
+{candidate}{spare}{copied}"""
 
 
 def _server(server: Server, route: Route, *, tried: bool = False, backup: bool = False) -> str:
@@ -309,7 +333,10 @@ def _rules(route: Route, place: Place) -> str:
     return "".join(f"    {line}\n" for line in lines)
 
 
-def _guard(access: Access, route: Route, place: Place) -> list[str]:
+def _guard(access: Access, route: Route, place: Place, *, outer: bool = False) -> list[str]:
+    """Return the lines that say who may call; ``outer`` where nobody can have been looked at before."""
+    passed = f" or {shadow.INNER}" if route.shadow_percent and not outer else ""
+
     def refusal(code: int, text: str, condition: str, header: str = "") -> str:
         body = json.dumps({"error": f"gateway: {text}"})
         answer = f"http-request return status {code} content-type application/json string '{body}'{header}"
@@ -320,7 +347,7 @@ def _guard(access: Access, route: Route, place: Place) -> list[str]:
     lines = []
     if access.tokens is not None:
         listed = f"{place.folder}/{tokens_file(access)}"
-        known = f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {listed} }}"
+        known = f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {listed} }}{passed}"
         text, bearer = "a bearer token is needed that this model knows", ' hdr WWW-Authenticate "Bearer"'
         lines.append(refusal(401, text, known if access.tokens else "", bearer))
         if not access.tokens:
@@ -330,7 +357,7 @@ def _guard(access: Access, route: Route, place: Place) -> list[str]:
             refusal(
                 403,
                 f"a client certificate is needed, by TLS and the server name {server_name(route)}",
-                f"unless {{ ssl_fc_sni -m str {server_name(route)} }} {{ ssl_c_used }} {{ ssl_c_verify 0 }}",
+                f"unless {{ ssl_fc_sni -m str {server_name(route)} }} {{ ssl_c_used }} {{ ssl_c_verify 0 }}{passed}",
             )
         )
     # What let the caller in is not the model's business.

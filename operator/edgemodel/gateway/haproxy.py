@@ -34,6 +34,7 @@ SILENT_SECONDS = 120.0
 _LOOK = 0.02
 ASK_SECONDS = 10.0
 """Between two looks whether it says something."""
+_BIND = re.compile(r"^    bind \S*:(\d+)(?: |$)", re.MULTILINE)
 _FAILED = re.compile(r"\[failed: (\d+)\]")
 _TELLING = "telling"
 """This file is there while HAProxy's pods and weights may not be those of its files."""
@@ -198,10 +199,9 @@ class HAProxy:
         return self._set(state.GOOD)
 
     def ports(self) -> set[int]:
-        """Return the models' ports at which it may listen already."""
-        maps = [found.get("ports.map", "") for link in (state.GOOD, state.NOW) if (found := self._set(link))]
-        lines = [line.split() for text in maps for line in text.splitlines()]
-        return {int(line[0]) for line in lines if line and line[0].isdecimal()} if self.alive else set()
+        """Return the ports at which it may listen already."""
+        texts = [found["haproxy.cfg"] for link in (state.GOOD, state.NOW) if (found := self._set(link))]
+        return {int(port) for text in texts for port in _BIND.findall(text)} if self.alive else set()
 
     def doubt(self) -> None:
         """Note that what HAProxy is told from now on is not in its files yet."""

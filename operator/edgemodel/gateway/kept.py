@@ -15,7 +15,11 @@ def model(found: Object) -> Object:
         "spec": _part(_map(found.get("spec")), ("image", "traffic", "access")),
         "status": {
             **_part(status, ("slots", "gatewayPort")),
-            **({"rollout": {"weight": rollout.get("weight", 0)}} if rollout else {}),
+            **(
+                {"rollout": {"weight": rollout.get("weight", 0), "step": rollout.get("step", 0)}}
+                if rollout
+                else {}
+            ),
         },
     }
 

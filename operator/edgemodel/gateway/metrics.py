@@ -5,6 +5,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
+from edgemodel.gateway.shadow_metrics import ShadowMetrics
+
 
 class Metrics:
     """All metrics of one gateway, in a registry of their own."""
@@ -12,6 +14,7 @@ class Metrics:
     def __init__(self, *, starts: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self.shadow = ShadowMetrics(self.registry)
         self.routes = Gauge("edgemodel_gateway_routes", "Models that are led to.", registry=self.registry)
         self.left_out = Gauge(
             "edgemodel_gateway_routes_left_out",

@@ -71,6 +71,11 @@ class Route:
     """Requests that one pod gets at the same time."""
     sticky: bool = False
     access: Access | None = None
+    shadow_percent: int = 0
+    """Percent of the active version's requests that a candidate is to get copies of, when there is one."""
+    shadow: int = 0
+    """The same, now: 0 as long as no candidate can take copies, or none is left to be made."""
+    candidate_digest: str = ""
 
     @property
     def key(self) -> str:
@@ -85,7 +90,7 @@ class Route:
     @property
     def shape(self) -> "Route":
         """What of it can only be changed by a new configuration."""
-        return replace(self, active=(), candidate=(), weight=0)
+        return replace(self, active=(), candidate=(), weight=0, shadow=0, candidate_digest="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +164,27 @@ def _route(model: EdgeModel, port: int, pods: Iterable[Object], access: Mapping[
         found = servers.get((digest or "").removeprefix("sha256:")[:_DIGEST_LABEL], []) if digest else []
         return tuple(sorted(found, key=lambda server: server.name))
 
+    candidate = of(second.digest if second else None)
+    weight = min(100, max(0, rollout.weight)) if second is not None and rollout is not None else 0
+    shadow = 0
+    # Not before its golden samples passed, and not once it has all requests itself.
+    if rollout is not None and rollout.step > 0 and weight < 100 and any(it.taking for it in candidate):
+        shadow = traffic.shadow.percent
     return Route(
         namespace=model.metadata.namespace,
         name=model.metadata.name,
         port=port,
         active=of(first.digest if first else None),
-        candidate=of(second.digest if second else None),
-        weight=min(100, max(0, rollout.weight)) if second is not None and rollout is not None else 0,
+        candidate=candidate,
+        weight=weight,
         queue_limit=traffic.queue.limit,
         queue_seconds=seconds(traffic.queue.timeout),
         max_inflight=traffic.max_inflight_per_pod,
         sticky=traffic.sticky,
         access=_access(model, access),
+        shadow_percent=traffic.shadow.percent,
+        shadow=shadow,
+        candidate_digest=second.digest if second is not None else "",
     )
 
 

@@ -39,6 +39,7 @@ def limits(gate: Gate, steps: int) -> GateLimits:
         max_error_ratio=gate.max_error_ratio,
         max_latency_p99=seconds(gate.max_latency_p99) if gate.max_latency_p99 is not None else None,
         max_latency_increase=gate.max_latency_increase,
+        min_agreement=gate.min_agreement,
         golden=gate.golden_samples,
         steps=steps,
     )
@@ -57,7 +58,8 @@ def verdicts(observed: Observed, pods: Iterable[PodFacts], steps: int, now: date
     golden = judge_golden(gate, known.golden if known is not None else (), ready)
     judged: tuple[GateResult, ...] = ()
     if known is not None and rollout is not None and rollout.step > 0:
-        judged = judge(gate, known.candidate, known.active if status.slots.active is not None else None)
+        active = known.active if status.slots.active is not None else None
+        judged = judge(gate, known.candidate, active, known.shadowed)
     results = (*([golden] if golden is not None and ready else []), *judged)
     watched = 0.0
     if known is not None:
@@ -113,7 +115,7 @@ def _why(results: Iterable[GateResult]) -> str:
 
 
 def _told(one: GateResult) -> str:
-    of = f" of {one.samples} requests" if one.name.startswith(("errors", "latency")) else ""
+    of = f" of {one.samples} requests" if one.name.startswith(("errors", "latency", "shadow")) else ""
     expected = f", expected {one.limit}" if one.limit else ""
     why = f" ({one.message})" if one.message else ""
     return f"{one.name}: {one.value or 'nothing'}{of}{expected}{why}"

@@ -19,6 +19,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
+from edgemodel.rollout.shadow import Shadowed
+
 PATIENCE = 3
 """Rounds that wait for a pod that does not answer."""
 MAX_ROUNDS = 256
@@ -153,6 +155,8 @@ class CandidateEvidence:
     active: Totals | None = None
     """None when no version serves beside or before it."""
     golden: tuple[GoldenResult, ...] = ()
+    shadowed: Shadowed | None = None
+    """What came of copies of requests; None when none are made."""
     since: datetime | None = None
     """Since when this process has watched the step, which may have begun before the process; None if it is not said."""
 
@@ -205,6 +209,7 @@ class Ledger:
         self._versions: dict[Role, _Version] = {"candidate": _Version(), "active": _Version()}
         self._silent: dict[str, int] = {}
         self._pending = 0.0
+        self._unanswered = 0
         self._began = False
 
     def begin(self, step: Hashable, weight: int, now: datetime) -> None:
@@ -219,6 +224,7 @@ class Ledger:
         if self._began and step == self._step:
             return
         self._step, self._began, self.since = step, True, now
+        self._unanswered = 0
         active = self._versions["active"]
         active.before += active.total
         for version in self._versions.values():
@@ -236,14 +242,18 @@ class Ledger:
         if first:
             version.at_start = {uid: life.ends for uid, life in lives.items()}
 
-    def add(self, samples: Mapping[Role, Mapping[str, Sample | None]], seconds: float) -> bool:
+    def add(
+        self, samples: Mapping[Role, Mapping[str, Sample | None]], seconds: float, *, unanswered: int = 0
+    ) -> bool:
         """Add one round of readings; say whether the candidate answered anything new.
 
         Args:
             samples: for each version, the reading of each pod that should answer, by uid; None where it did not.
             seconds: since the round before.
+            unanswered: copies of requests that the candidate gave no answer to since then, which no pod counts.
         """
         self._pending += seconds
+        self._unanswered += unanswered
         read = {uid: sample for pods in samples.values() for uid, sample in pods.items()}
         self._silent = {uid: self._silent.get(uid, 0) + 1 for uid, sample in read.items() if sample is None}
         if any(rounds < PATIENCE for rounds in self._silent.values()):
@@ -255,7 +265,8 @@ class Ledger:
             )
             for role, version in self._versions.items()
         }
-        self._pending = 0.0
+        counts["candidate"] += Counts(self._unanswered, self._unanswered)
+        self._pending, self._unanswered = 0.0, 0
         if not any(one.requests or one.timed for one in counts.values()):
             return False
         for role, version in self._versions.items():
@@ -267,7 +278,9 @@ class Ledger:
                 ]
         return bool(counts["candidate"].requests or counts["candidate"].timed)
 
-    def evidence(self, golden: tuple[GoldenResult, ...] = ()) -> CandidateEvidence:
+    def evidence(
+        self, golden: tuple[GoldenResult, ...] = (), shadowed: Shadowed | None = None
+    ) -> CandidateEvidence:
         """Return the evidence as it stands."""
         active = self._versions["active"]
         known = bool(active.lives or active.before.requests or active.total.requests)
@@ -276,6 +289,7 @@ class Ledger:
             candidate=self._totals("candidate"),
             active=self._totals("active") if known else None,
             golden=golden,
+            shadowed=shadowed,
             since=self.since,
         )
 
@@ -287,7 +301,7 @@ class Ledger:
         return Totals(
             rounds=tuple(version.rounds),
             before=version.before,
-            concurrent=role == "active" and 0 < self._weight < 100,
+            concurrent=role == "active" and self._weight < 100,
             restarts=max(map(version.restarts, version.lives), default=0),
             out_of_memory=killed[0] if killed else "",
             summed=version.total,

@@ -18,7 +18,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from edgemodel.rollout.agreement import agreement, disagreement_evidence
 from edgemodel.rollout.evidence import Counts, GoldenResult, Totals
+from edgemodel.rollout.shadow import Shadowed
 from edgemodel.rollout.statistics import difference_evidence, ratio_evidence, share_evidence, upper_bound
 
 Verdict = Literal["Pass", "Fail", "Inconclusive"]
@@ -57,6 +59,8 @@ class GateLimits:
     """Seconds; None for no absolute limit."""
     max_latency_increase: float = 0.5
     """Part by which median and 99th percentile may exceed the active version's."""
+    min_agreement: float | None = None
+    """Part of a candidate's answers to copies of requests that are to agree; None for no such limit."""
     golden: Literal["Required", "IfPresent", "Ignore"] = "IfPresent"
     steps: int = 1
     """Steps of the rollout: each begins to count anew, and has its part of ``ALPHA``."""
@@ -68,7 +72,7 @@ class GateResult:
 
     name: str
     """``errors``, ``errorsAgainstActive``, ``latency``, ``latencyAgainstActive``, ``medianAgainstActive``,
-    ``restarts`` or ``goldenSamples``."""
+    ``restarts``, ``shadowAgreement`` or ``goldenSamples``."""
     result: Verdict
     value: str = ""
     limit: str = ""
@@ -89,15 +93,18 @@ def overall(results: Iterable[GateResult]) -> Verdict:
     return "Pass" if found == {"Pass"} else "Inconclusive"
 
 
-def judge(gate: GateLimits, candidate: Totals, active: Totals | None) -> tuple[GateResult, ...]:
+def judge(
+    gate: GateLimits, candidate: Totals, active: Totals | None, shadowed: Shadowed | None = None
+) -> tuple[GateResult, ...]:
     """Return the result of every test that applies.
 
     Args:
         gate: what is allowed.
         candidate: what the candidate answered since the step began.
         active: what the active version answered; None when there is nothing to compare with, and then nothing is compared.
+        shadowed: what came of copies of requests; None when none are made.
     """
-    alpha = ALPHA / (_TESTS * max(1, gate.steps))
+    alpha = ALPHA / ((_TESTS + (gate.min_agreement is not None)) * max(1, gate.steps))
     results = [_restarts(candidate, active)]
     if active is not None and not active.concurrent and active.all.requests < gate.min_requests:
         active = None  # it told too little, and takes no more requests that could tell
@@ -109,6 +116,8 @@ def judge(gate: GateLimits, candidate: Totals, active: Totals | None) -> tuple[G
     if active is not None:
         results.append(_slower(gate, candidate, active, alpha, "latencyAgainstActive", P99))
         results.append(_slower(gate, candidate, active, alpha, "medianAgainstActive", MEDIAN))
+    if shadowed is not None and (gate.min_agreement is not None or shadowed.total.compared):
+        results.append(_agreement(gate, shadowed, alpha))
     return tuple(results)
 
 
@@ -141,6 +150,21 @@ def judge_golden(
         return GateResult("goldenSamples", "Inconclusive", value, limit, len(known), message)
     message = "" if passed else "the artifact brings no golden samples"
     return GateResult("goldenSamples", "Pass", value, limit, len(known), message)
+
+
+def _agreement(gate: GateLimits, shadowed: Shadowed, alpha: float) -> GateResult:
+    total, least = shadowed.total, gate.min_agreement
+    value = _percent(agreement(shadowed)) if total.compared else ""
+    if least is None:
+        return GateResult("shadowAgreement", "Pass", value, "", total.compared)
+    above = agreement(shadowed) < least
+    evidence = disagreement_evidence(shadowed, least)
+    result, message = _verdict(gate, total.compared, evidence, alpha, above=above)
+    if total.incomparable and total.compared < gate.min_requests:
+        message = f"{message}, {total.incomparable} cannot be compared"
+    return GateResult(
+        "shadowAgreement", result, value, f"at least {_percent(least)}", total.compared, message
+    )
 
 
 def _restarts(candidate: Totals, active: Totals | None) -> GateResult:

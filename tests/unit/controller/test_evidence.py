@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
 
 from edgemodel.api.conditions import Reason
 from edgemodel.api.rollout import RolloutStatus
@@ -18,7 +19,9 @@ from edgemodel.artifact.digest import Digest
 from edgemodel.controller.evidence import Evidence, Unreadable, read_golden
 from edgemodel.controller.sightings import Key
 from edgemodel.controller.workqueue import WorkQueue
-from edgemodel.reconcile.observed import Observed, Settings, Unresolved
+from edgemodel.gateway.shadow_comparison import Outcome
+from edgemodel.gateway.shadow_metrics import ShadowMetrics, Trial
+from edgemodel.reconcile.observed import GatewayPod, Observed, Settings, Unresolved
 from edgemodel.rollout.evidence import CandidateEvidence, GoldenResult
 from inference_server.metrics import Metrics
 
@@ -56,12 +59,33 @@ class PodServer:
         return web.Response(text=json.dumps(self.golden))
 
 
+class GatewayServer(PodServer):
+    """What listens at a gateway pod's address."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(version)
+        self.registry = CollectorRegistry()
+        self.shadow = ShadowMetrics(self.registry)
+        self.trial = Trial("vision", "detector", str(NEW))
+        self.shadow.follow([self.trial])
+        self.page = self.write
+
+    def count(self, outcome: Outcome, number: int = 1) -> None:
+        for _ in range(number):
+            self.shadow.count(self.trial, outcome)
+
+    async def write(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=generate_latest(self.registry))
+
+
 class Site:
     """One model whose pods are at 127.0.0.1, .2, .3 …, all at one port."""
 
     def __init__(self) -> None:
         self.servers: dict[str, PodServer] = {}
         self.pods: list[dict[str, Any]] = []
+        self.gateways: list[GatewayPod] = []
+        self.percent = 0
         self.port = 0
         self.queue: WorkQueue[Key] = WorkQueue()
         self.status = EdgeModelStatus(
@@ -98,15 +122,29 @@ class Site:
         self.servers[address] = PodServer(version)
         return self.servers[address]
 
+    def move(self, step: int, weight: int) -> None:
+        """Have the rollout at another step."""
+        rollout = RolloutStatus(step=step, steps=2, weight=weight, step_since=NOW)
+        self.status = self.status.model_copy(update={"rollout": rollout})
+
+    def gateway(self, name: str) -> "GatewayServer":
+        """Have one more pod of the gateway."""
+        address = f"127.0.1.{len(self.gateways) + 1}"
+        self.gateways.append(GatewayPod(name, f"uid-{name}", address, "node", ready=True))
+        self.servers[address] = server = GatewayServer("")
+        return server
+
     def observe(self) -> CandidateEvidence | None:
         meta = {"name": "detector", "namespace": "vision", "uid": "u"}
-        model = EdgeModel.model_validate({"metadata": meta, "spec": {"image": "r.example/m:1"}})
+        spec = {"image": "r.example/m:1", "traffic": {"shadow": {"percent": self.percent}}}
+        model = EdgeModel.model_validate({"metadata": meta, "spec": spec})
         return self.evidence.observe(
             Observed(
                 model=model.model_copy(update={"status": self.status}),
                 settings=Settings(server_image="s", node_image="n"),
                 target=Unresolved(Reason.RECONCILING, ""),
                 pods=tuple(self.pods),
+                gateway=tuple(self.gateways) if self.percent else None,
             )
         )
 
@@ -131,9 +169,9 @@ async def site() -> AsyncIterator[Site]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
-    for address in ("127.0.0.2", "127.0.0.3"):
+    for address in ("127.0.0.2", "127.0.0.3", "127.0.1.1", "127.0.1.2"):
         await web.TCPSite(runner, address, port).start()
-    made.evidence = Evidence(made.queue, port=port, patience=0.5, wall=lambda: NOW)
+    made.evidence = Evidence(made.queue, port=port, gateway_port=port, patience=0.5, wall=lambda: NOW)
     yield made
     await made.evidence.close()
     await runner.cleanup()
@@ -178,6 +216,48 @@ async def test_a_pass_is_asked_for_when_a_verdict_changes_and_each_time_samples_
         await site.evidence.round()
         asked.append(site.passes())
     assert asked[-3:] == [1, 0, 0]
+
+
+async def test_what_the_gateways_counted_of_copies_is_evidence(site: Site) -> None:
+    site.percent = 20
+    new = site.pod("new", "2")
+    one, two = site.gateway("one"), site.gateway("two")
+    site.move(1, 0)
+    site.observe()
+    await site.evidence.round()
+    one.count("agree", 30)
+    two.count("differ", 3)
+    two.count("unanswered", 2)
+    new.answer(33)
+    site.passes()
+    await site.evidence.round()
+    assert site.passes() == 1
+    found = site.seen()
+    assert found.shadowed is not None
+    assert found.shadowed.total.compared == 33
+    assert found.shadowed.total.differ == 3
+    assert (found.candidate.total.requests, found.candidate.total.errors) == (35, 2)
+    two.page = hanging
+    one.count("agree")
+    await site.evidence.round()
+    seen = site.seen().shadowed
+    assert seen is not None
+    assert (seen.total.agree, seen.total.differ) == (31, 3)
+    # Of a step with all requests there are no copies, and none is asked for.
+    site.move(2, 100)
+    assert site.seen().shadowed is None
+    asked = len(one.asked)
+    await site.evidence.round()
+    assert len(one.asked) == asked
+
+
+async def test_without_copies_no_gateway_is_asked(site: Site) -> None:
+    site.pod("new", "2")
+    one = site.gateway("one")
+    site.observe()
+    await site.evidence.round()
+    assert site.seen().shadowed is None
+    assert one.asked == []
 
 
 async def test_golden_samples_are_asked_for_once_of_each_pod_of_the_candidate(site: Site) -> None:

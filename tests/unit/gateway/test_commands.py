@@ -80,3 +80,11 @@ def test_a_pod_that_was_never_ready_is_not_kept_and_one_that_was_is() -> None:
     assert settled([ROUTE], [new]) == (ROUTE,)
     assert settled([replace(ROUTE, active=(A, C))], [new]) == (new,)
     assert settled([], [new]) == (ROUTE,)
+
+
+def test_how_many_requests_are_copied_is_a_matter_of_the_running_worker() -> None:
+    copied = replace(ROUTE, shadow_percent=20)
+    assert apart_from_shapes([ROUTE], [copied]) == (ROUTE,)  # the backend for it needs a reload
+    now = replace(copied, shadow=20, candidate_digest="sha256:aa")
+    assert apart_from_shapes([copied], [now]) == (now,)
+    assert told(copied, now) == ["set map /state/shadows.map vision.detector 20"]

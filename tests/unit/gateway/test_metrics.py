@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from edgemodel.gateway.metrics import Metrics
+from edgemodel.gateway.shadow_metrics import Trial
 
 GOLDEN = Path(__file__).parents[2] / "golden/gateway_metrics.txt"
 REFERENCE = Path(__file__).parents[3] / "docs/reference/metrics.md"
@@ -11,6 +12,9 @@ REFERENCE = Path(__file__).parents[3] / "docs/reference/metrics.md"
 def test_names_labels_and_types_are_those_of_the_golden_list() -> None:
     metrics = Metrics(starts=lambda: 1)
     metrics.duration.labels("reload").observe(0.1)
+    trial = Trial("vision", "detector", "sha256:1")
+    metrics.shadow.follow([trial])
+    metrics.shadow.count(trial, "agree", 0.1)
     lines = set()
     for family in metrics.registry.collect():
         if family.name.startswith("process"):

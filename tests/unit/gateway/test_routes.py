@@ -38,6 +38,26 @@ def test_nobody_gets_to_a_first_version_before_it_is_active() -> None:
     assert (route.active, route.candidate, route.weight) == ((), (), 0)
 
 
+@pytest.mark.parametrize(
+    ("rollout", "ready", "percent"),
+    [
+        ({"weight": 0, "step": 1}, True, 20),
+        ({"weight": 50, "step": 2}, True, 20),
+        ({"weight": 0, "step": 0}, True, 0),  # its golden samples are not known yet
+        ({"weight": 100, "step": 3}, True, 0),  # nothing is left to be copied
+        ({"weight": 0, "step": 1}, False, 0),
+    ],
+)
+def test_a_candidate_that_is_ready_gets_copies_until_it_gets_all_requests(
+    rollout: dict[str, int], ready: bool, percent: int
+) -> None:
+    live = model(candidate=TWO, traffic={"shadow": {"percent": 20}})
+    live["status"]["rollout"] = rollout
+    route = one(live, pod(1), pod(2, TWO, ready=ready))
+    assert (route.shadow_percent, route.shadow, route.candidate_digest) == (20, percent, f"sha256:{TWO}")
+    assert one(model(traffic={"shadow": {"percent": 20}}), pod(1)).shadow == 0
+
+
 def test_without_a_candidate_there_is_no_weight() -> None:
     assert one(model(weight=50)).weight == 0
 

@@ -29,6 +29,19 @@ def test_surge_gives_all_requests_at_once_and_promotes_when_the_window_has_passe
     assert rollout.slots.last_good is not None
 
 
+def test_a_step_of_no_requests_is_judged_like_any_other() -> None:
+    canary = replace(CANARY, steps=((0, 300.0), (10, 60.0), (100, 30.0)))
+    rollout = begun(canary, gate="Inconclusive")
+    assert rollout.stand == "active a, b at 1/3 0%, serve a"
+    rollout.look(300)
+    assert rollout.stand == "active a, b at 1/3 0%, serve a, unknown"
+    rollout.look(1, gate="Pass")
+    assert rollout.stand == "active a, b at 2/3 10%, serve a"
+    failed = begun(canary, gate="Fail", why="shadowAgreement: 12 %")
+    failed.look(1)
+    assert failed.stand == "active a, serve a, back b GateFailed"
+
+
 def test_canary_goes_from_step_to_step_on_a_gate_that_passes() -> None:
     rollout = begun(CANARY, gate="Pass")
     stands = [rollout.stand]
