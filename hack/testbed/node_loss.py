@@ -107,6 +107,8 @@ def lose(trial: Trial, lost: EdgeNode, *, seconds: float, models: int = 1) -> Lo
 def come_back(trial: Trial, lost: EdgeNode, old: str, until_done: Callable[[], object]) -> Load:
     """Serve v2 while a node is cut off that has v1 (``old``), then plug it in; return a load for which v1 is wrong."""
     kube = trial.bed.kube
+    # Before Kubernetes misses the node, a new pod may be scheduled onto it, and wait there for minutes.
+    kube("wait", "--for=condition=Ready=Unknown", f"node/{lost.name}", "--timeout=90s", timeout=100)
     digest = trial.publish("v2")
     with trial.load("v1", "v2"):  # the gate wants to see requests
         kube.until(

@@ -72,6 +72,8 @@ def test_a_lost_node_is_out_in_two_seconds_and_comes_back_up_to_date_before_it_s
         loss = node_loss.lose(trial, lost, seconds=15)
         print(f"{loss.load.summary()}; out {loss.out:.2f} s, longest answer {loss.longest:.2f} s")
         print(f"by the Service {loss.by_service:.2f} s, slices {loss.slices:.2f} s")
+        shares = [loss.fresh.share_in_trouble(loss.at + it, loss.at + it + 1) for it in range(15)]
+        print("of new connections by the Service, in trouble by second:", [f"{it:.0%}" for it in shares])
         assert loss.load.trouble == []
         assert loss.out < 2
         assert loss.longest < 5
