@@ -49,8 +49,8 @@ class Report:
         """Record one figure."""
         self.figures.append(Figure(name, round(value, 4), unit, op, goal))
 
-    def finish(self, show: Callable[[str], None] = print) -> bool:
-        """Print a line per figure, write the result file, and say whether every goal was met."""
+    def write(self) -> None:
+        """Write the result file."""
         RESULTS.mkdir(exist_ok=True)
         document = {
             "benchmark": self.name,
@@ -60,6 +60,10 @@ class Report:
             "notes": self.notes,
         }
         (RESULTS / f"{self.name}.json").write_text(json.dumps(document, indent=2) + "\n")
+
+    def finish(self, show: Callable[[str], None] = print) -> bool:
+        """Print a line per figure, write the result file, and say whether every goal was met."""
+        self.write()
         for figure in self.figures:
             goal = f" (goal {figure.op} {figure.goal:g})" if figure.goal is not None else ""
             show(
