@@ -1,4 +1,4 @@
-"""What clients notice of rollouts, rollbacks, deaths and drains: at 700 requests/s (500 of slow ones), 50,000 requests for each scenario.
+"""What clients notice of rollouts, rollbacks, deaths and drains: 50,000 requests each, 700 a second (500 where slow).
 
 Two nodes and two gateways on this machine; every answer is held against what ONNX Runtime says of the version named in it.
 The goals are no failed and no wrong answer anywhere but where the strategy says that service pauses (StopFirst), at
