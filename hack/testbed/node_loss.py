@@ -131,6 +131,12 @@ def come_back(trial: Trial, lost: EdgeNode, old: str, until_done: Callable[[], o
             "its gateway to be led to again",
             timeout=120,
         )
+        # Until Kubernetes has taken its taints away no pod is put there.
+        kube.until(
+            lambda: not kube.get("node", lost.name)["spec"].get("taints"),
+            "the node to take pods again",
+            timeout=120,
+        )
         until_done()
         trial.await_more(load, 400)
     return load

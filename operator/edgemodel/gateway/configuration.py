@@ -307,6 +307,8 @@ backend {route.backend}.{ACTIVE}
 backend {route.backend}.{CANDIDATE}
     log global
 {rules}    option allbackups
+    # All of its pods may die at once, each with connections that look alive until they are used.
+    retries 6
 {candidate}{spare}{copied}"""
 
 
