@@ -21,6 +21,7 @@ from edgemodel.gateway.agent import Gateway
 from edgemodel.gateway.api_server import ApiServer
 from edgemodel.gateway.launch import supervisor
 from edgemodel.gateway.settings import GatewaySettings
+from edgemodel.kube_api import Address
 from tests.gateway.far_node import FarNode
 from tests.simulators.apiserver import ApiServerSimulator
 
@@ -299,7 +300,7 @@ class Site:
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[asyncio.Task[None]]:
         """Run the agent in this process; cancel what is yielded and it is as if it was killed."""
-        async with ApiServer(self.server.url, namespace=SYSTEM) as api:
+        async with ApiServer(Address(self.server.url, SYSTEM)) as api:
             self.gateway = Gateway(self.settings, api)
             task = asyncio.create_task(self.gateway.run())
             try:

@@ -23,8 +23,9 @@ from edgemodel.artifact.media_types import DOCKER_LIST, DOCKER_MANIFEST, OCI_IND
 from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.registry_errors import NETWORK_ERRORS, joined, unreachable
-from edgemodel.artifact.registry_session import Session, Target, read_all
+from edgemodel.artifact.registry_session import Session, Target
 from edgemodel.errors import Refused, Transient
+from edgemodel.process.response_body import read_all
 
 ACCEPTED = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 _NO_REFERRERS = (400, 404, 405, 501)  # what registries without the referrers API answer

@@ -34,6 +34,7 @@ from edgemodel.artifact.registry_errors import (
     unreachable,
 )
 from edgemodel.errors import Transient
+from edgemodel.process.response_body import read_all
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHALLENGE = re.compile(r'([a-zA-Z][a-zA-Z0-9_]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
@@ -309,20 +310,6 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, seconds: floa
     except httpx.InvalidURL:
         # httpx reads Location even when it does not follow.
         raise httpx.RemoteProtocolError("the answer holds an address that is none") from None
-
-
-async def read_all(response: httpx.Response, cap: int, seconds: float) -> bytes | None:
-    """Read a whole body of at most ``cap`` bytes in ``seconds``; None when it is longer."""
-    content = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for piece in response.aiter_raw():
-                content += piece
-                if len(content) > cap:
-                    return None
-    except TimeoutError:
-        raise httpx.ReadTimeout("the answer took too long") from None
-    return bytes(content)
 
 
 def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:

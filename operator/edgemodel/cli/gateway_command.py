@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from edgemodel.cli import command
+from edgemodel.cli import api_address, command
 from edgemodel.cli.command import Commands
 from edgemodel.errors import EdgeModelError, Stalled
 
@@ -37,15 +37,7 @@ edgemodel gateway --settings /etc/edgemodel/settings.json""",
         metavar="JSON",
         help="be only the agent, with these settings: HAProxy is run by the process that started this one",
     )
-    outside = parser.add_argument_group("outside a pod")
-    outside.add_argument("--api-server", metavar="URL", help="address of the API server")
-    outside.add_argument("--token-file", type=Path, help="holds the token to show to it")
-    outside.add_argument(
-        "--api-server-ca", type=Path, metavar="FILE", help="PEM of the authorities to trust for it"
-    )
-    outside.add_argument(
-        "--namespace", default="edgemodel-system", help="where its Secrets are (default: %(default)s)"
-    )
+    api_address.add(parser, "its Secrets are")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,15 +84,7 @@ async def _gateway(arguments: argparse.Namespace, settings: "GatewaySettings") -
     from edgemodel.gateway.api_server import ApiServer
     from edgemodel.gateway.app import serve
 
-    if arguments.api_server:
-        api = ApiServer(
-            arguments.api_server,
-            namespace=arguments.namespace,
-            token_file=arguments.token_file,
-            ca=arguments.api_server_ca,
-        )
-    else:
-        api = ApiServer.in_cluster()
+    api = ApiServer(api_address.read(arguments))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgemodel.cli import command, exit_codes, output
+from edgemodel.cli import api_address, command, exit_codes, output
 from edgemodel.cli.command import Commands
 from edgemodel.errors import EdgeModelError, Stalled
 
@@ -60,15 +60,7 @@ edgemodel node agent --node-name worker-1 --settings /etc/edgemodel/agent.json""
         help="the kubelet's root directory (default: %(default)s)",
     )
     agent.add_argument("--settings", type=Path, help="JSON file of settings")
-    outside = agent.add_argument_group("outside a pod")
-    outside.add_argument("--api-server", metavar="URL", help="address of the API server")
-    outside.add_argument("--token-file", type=Path, help="holds the token to show to it")
-    outside.add_argument(
-        "--api-server-ca", type=Path, metavar="FILE", help="PEM of the authorities to trust for it"
-    )
-    outside.add_argument(
-        "--namespace", default="edgemodel-system", help="where the Lease is (default: %(default)s)"
-    )
+    api_address.add(agent, "the Lease is")
 
 
 def _add_fetch(group: Commands) -> None:
@@ -139,16 +131,7 @@ async def _agent(
     from edgemodel.node.agent import Agent
     from edgemodel.node.api_server import ApiServer
 
-    if arguments.api_server:
-        api = ApiServer(
-            arguments.api_server,
-            node=arguments.node_name,
-            namespace=arguments.namespace,
-            token_file=arguments.token_file,
-            ca=arguments.api_server_ca,
-        )
-    else:
-        api = ApiServer.in_cluster(arguments.node_name)
+    api = ApiServer(api_address.read(arguments), arguments.node_name)
     async with api:
         agent = Agent(settings, api, store=arguments.store, kubelet_dir=arguments.kubelet_dir)
         loop = asyncio.get_running_loop()

@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable
 from contextlib import aclosing
 
-from edgemodel.gateway.api_server import ApiFailed, ApiServer, Object, WatchExpired
+from edgemodel.gateway.api_server import ApiServer
+from edgemodel.kube_api import ApiFailed, Object, WatchExpired
 
 log = logging.getLogger(__name__)
 

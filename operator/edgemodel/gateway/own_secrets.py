@@ -10,7 +10,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from edgemodel.gateway.api_server import ApiFailed, ApiServer
+from edgemodel.gateway.api_server import ApiServer
+from edgemodel.kube_api import ApiFailed
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,9 @@ from edgemodel.api.meta import Condition
 from edgemodel.artifact.registry_connections import Connections
 from edgemodel.artifact.sealing import SealingKey, new_key
 from edgemodel.errors import EdgeModelError, Refused, Stalled
+from edgemodel.kube_api import Object
 from edgemodel.node import imports
-from edgemodel.node.api_server import ApiServer, Object
+from edgemodel.node.api_server import ApiServer
 from edgemodel.node.arrivals import Arrivals
 from edgemodel.node.board import Board
 from edgemodel.node.capabilities import read_capabilities

@@ -9,7 +9,8 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from edgemodel.node.api_server import ApiFailed, ApiServer, Object, WatchExpired
+from edgemodel.kube_api import ApiFailed, Object, WatchExpired
+from edgemodel.node.api_server import ApiServer
 from edgemodel.node.backoff import Backoff
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,7 @@ async def edge_nodes(api: ApiServer, *, first_pause: float = 1.0) -> AsyncGenera
         except WatchExpired:
             version = ""
         except ApiFailed as error:
-            # 410 can be the answer itself, too.
             version = ""
-            if error.status == 410:
-                continue
             log.warning("cannot follow this node's EdgeNode: %s", error.message)
             await asyncio.sleep(backoff.next(error.retry_after))
 

@@ -9,7 +9,8 @@ import random
 from collections.abc import Callable
 
 from edgemodel.api.meta import BEATS_MISSED
-from edgemodel.node.api_server import ApiFailed, ApiServer
+from edgemodel.kube_api import ApiFailed
+from edgemodel.node.api_server import ApiServer
 
 log = logging.getLogger(__name__)
 

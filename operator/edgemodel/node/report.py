@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from edgemodel.node.api_server import ApiFailed
+from edgemodel.kube_api import ApiFailed
 from edgemodel.node.backoff import Backoff
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from edgemodel.errors import Stalled
-from edgemodel.node.api_server import ApiFailed, ApiServer
+from edgemodel.kube_api import Address, ApiFailed
+from edgemodel.node.api_server import ApiServer
 from edgemodel.node.edge_node_watch import edge_nodes
 from edgemodel.node.heartbeat import beat
 from tests.simulators.apiserver import ApiServerSimulator, Fault
@@ -23,7 +24,7 @@ async def server():
 @pytest.fixture
 async def api(server, tmp_path):
     (tmp_path / "token").write_text("first\n")
-    async with ApiServer(server.url, node=NODE, namespace="system", token_file=tmp_path / "token") as api:
+    async with ApiServer(Address(server.url, "system", tmp_path / "token"), NODE) as api:
         yield api
 
 
@@ -122,7 +123,7 @@ async def test_a_token_that_was_replaced_is_read_again_when_the_old_one_is_refus
 
 
 async def test_no_token_is_said(server, tmp_path):
-    async with ApiServer(server.url, node=NODE, namespace="system", token_file=tmp_path / "none") as api:
+    async with ApiServer(Address(server.url, "system", tmp_path / "none"), NODE) as api:
         with pytest.raises(ApiFailed, match="no token"):
             await api.get_edge_node()
 
@@ -166,9 +167,9 @@ async def test_the_heart_beats_and_gets_over_what_goes_wrong(server, api):
 @pytest.mark.parametrize("url", ["ftp://host", "host:6443", "https://"])
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(Stalled, match="API server"):
-        ApiServer(url, node=NODE, namespace="system")
+        ApiServer(Address(url, "system"), NODE)
 
 
 def test_outside_a_cluster_it_is_said_what_to_do():
     with pytest.raises(Stalled, match="--api-server"):
-        ApiServer.in_cluster(NODE, {})
+        Address.in_cluster({})

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from edgemodel.node.api_server import ApiFailed
+from edgemodel.kube_api import ApiFailed
 from edgemodel.node.report import Report
 
 
