@@ -27,7 +27,8 @@ from edgemodel.gateway import runtime
 from edgemodel.gateway.configuration import Place, files
 from edgemodel.gateway.pace import FULL
 from edgemodel.gateway.routes import Route, Server
-from tests.gateway.site import Client, Load, Pod, Site, answering, free_port, made, until
+from tests.gateway.clients import Client, Load, answering, free_port, until
+from tests.gateway.site import Pod, Site, made
 
 ROUNDS = 12
 WRK_SECONDS = 2

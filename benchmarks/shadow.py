@@ -22,7 +22,8 @@ from pathlib import Path
 from benchmarks.figures import Report
 from benchmarks.gateway import haproxy
 from edgemodel.rollout.shadow import Copies, read_copies
-from tests.gateway.site import ONE, TWO, Client, Load, Site, answering, free_port, made
+from tests.gateway.clients import Client, Load, answering, free_port
+from tests.gateway.site import ONE, TWO, Site, made
 
 ROUNDS, REQUESTS = 8, 400
 CLIENTS, SECONDS = 16, 5.0

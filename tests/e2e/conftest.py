@@ -18,6 +18,7 @@ from testbed import magika_model
 from testbed.installation import Testbed, start
 from testbed.kube import Kube
 from testbed.publisher import Key, Publisher, trust_policy
+from testbed.trial import Trial
 
 # Namespaces of an earlier run on a cluster that was kept may still be going.
 _numbers = itertools.count(int(time.time()) % 100_000 * 100)
@@ -187,10 +188,28 @@ def make_site(
             bed.kube("delete", "modeltrustpolicy", policy, "--ignore-not-found")
 
 
+def _namespace(request: pytest.FixtureRequest) -> str:
+    """Return a name of its own for a test."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    return f"t{next(_numbers)}-{words[:40].strip('-')}"
+
+
 @pytest.fixture
 def site(make_site: Callable[[str], Site], request: pytest.FixtureRequest) -> Site:
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    return make_site(f"t{next(_numbers)}-{words[:40].strip('-')}")
+    return make_site(_namespace(request))
+
+
+@pytest.fixture
+def trial(bed: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Trial]:
+    """A tiny model that is asked 200 times a second."""
+    namespace = _namespace(request)
+    bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    publisher = Publisher(tmp_path, bed.registry)
+    made = Trial(bed, namespace, publisher, publisher.key("site"), tmp_path, rate=200.0)
+    yield made
+    if getattr(request.node, "failed", False):
+        print(bed.describe(namespace))
+    made.end()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,40 +1,20 @@
 """A node goes, comes back with an old model, is drained: what clients notice. Two nodes, a gateway on each."""
 
-import itertools
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from testbed import node_loss, rollouts
 from testbed.edge_nodes import EdgeNode
 from testbed.installation import Testbed, start
-from testbed.publisher import Publisher
 from testbed.trial import SURGE, Trial
-
-RATE = 200.0
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
     with start(node_loss.CLUSTER, nodes=2, more=node_loss.VALUES) as testbed:
         yield testbed
-
-
-@pytest.fixture
-def trial(bed: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Trial]:
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    namespace = f"n{next(_numbers)}-{words[:40].strip('-')}"
-    bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    publisher = Publisher(tmp_path, bed.registry)
-    made = Trial(bed, namespace, publisher, publisher.key("site"), tmp_path, rate=RATE)
-    yield made
-    if getattr(request.node, "failed", False):
-        print(bed.describe(namespace))
-    made.end()
 
 
 @contextmanager

@@ -4,23 +4,18 @@ Two nodes, two gateways. The load is a short one here; ``make bench NAME=rollout
 requests each.
 """
 
-import itertools
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from testbed import bad_models, rollouts, tiny_model
 from testbed.installation import Testbed, start
-from testbed.publisher import EDGEMODEL, Publisher
+from testbed.publisher import EDGEMODEL
 from testbed.shell import run
 from testbed.trial import AGENT, CANARY, HAPROXY, NAME, SUPERVISOR, SURGE, Trial
 
 REQUESTS = 3000
-RATE = 200.0
 LIMITED = {"resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}}
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +23,6 @@ def bed() -> Iterator[Testbed]:
     more = {"gateway": {"replicas": 2}, "node": {"heartbeatSeconds": 3}, "settings": {"nodeLookInterval": 3}}
     with start("rollouts", nodes=2, more=more) as testbed:
         yield testbed
-
-
-@pytest.fixture
-def trial(bed: Testbed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Trial]:
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    namespace = f"r{next(_numbers)}-{words[:40].strip('-')}"
-    bed.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    publisher = Publisher(tmp_path, bed.registry)
-    made = Trial(bed, namespace, publisher, publisher.key("site"), tmp_path, rate=RATE)
-    yield made
-    if getattr(request.node, "failed", False):
-        print(bed.describe(namespace))
-    made.end()
 
 
 def test_nobody_notices_that_a_version_takes_over(trial: Trial) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from edgemodel.gateway.own_secrets import LOOK_SECONDS
 from tests.gateway.certificates import Identity, anybody, identity
-from tests.gateway.site import Client, Site, answering, made, until
+from tests.gateway.clients import Client, answering, until
+from tests.gateway.site import Site, made
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 TOKENS = {"bearerTokens": {"secretName": "callers"}}

@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from edgemodel.gateway import runtime
-from tests.gateway.site import MODELS, ONE, TWO, Client, Load, Site, answering, until, versions
+from tests.gateway.clients import Client, Load, answering, until, versions
+from tests.gateway.site import MODELS, ONE, TWO, Site
 from tests.simulators.apiserver import Fault
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]

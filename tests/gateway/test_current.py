@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.gateway.site import MODELS, ONE, TWO, Site, answering, until, versions
+from tests.gateway.clients import answering, until, versions
+from tests.gateway.site import MODELS, ONE, TWO, Site
 from tests.simulators.apiserver import Fault
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]

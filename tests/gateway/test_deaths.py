@@ -15,7 +15,8 @@ import pytest
 
 from edgemodel.gateway import haproxy, runtime, state
 from edgemodel.gateway.launch import supervisor
-from tests.gateway.site import SECONDS, TWO, Client, Load, Site, answering, until, versions
+from tests.gateway.clients import SECONDS, Client, Load, answering, until, versions
+from tests.gateway.site import TWO, Site
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway.site import Site, answering, versions
+from tests.gateway.clients import answering, versions
+from tests.gateway.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from edgemodel.gateway import runtime
+from tests.gateway.clients import Client, Load, answering, until
 from tests.gateway.far_node import FarNode, far_node
-from tests.gateway.site import Client, Load, Pod, Site, answering, until
+from tests.gateway.site import Pod, Site
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 

@@ -4,7 +4,8 @@ import pytest
 
 from edgemodel.gateway import runtime
 from edgemodel.gateway.pace import FULL
-from tests.gateway.site import Load, Pod, Site, answering, until
+from tests.gateway.clients import Load, answering, until
+from tests.gateway.site import Pod, Site
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
 QUICK, SLOW = 0.004, 0.040

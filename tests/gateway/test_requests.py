@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.gateway.site import ONE, TWO, Client, Load, Site, answering, until, versions
+from tests.gateway.clients import Client, Load, answering, until, versions
+from tests.gateway.site import ONE, TWO, Site
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 

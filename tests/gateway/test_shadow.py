@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.site import ONE, TWO, Client, Load, Pod, Site, answering, until, versions
+from tests.gateway.clients import Client, Load, answering, until, versions
+from tests.gateway.site import ONE, TWO, Pod, Site
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(60)]
 
