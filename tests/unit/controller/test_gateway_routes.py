@@ -10,30 +10,12 @@ from edgemodel.cluster.client import ApiServer
 from edgemodel.controller.gateway_routes import ACCESS, ACCESS_SECONDS, SPECS_DELAY, GatewayRoutes
 from edgemodel.controller.settings import OperatorSettings
 from edgemodel.controller.sightings import Key, Sightings
-from edgemodel.controller.workqueue import WorkQueue
 from tests.simulators.apiserver import ApiServerSimulator, Fault
+from tests.unit.controller.told_queue import Queue
 
 DETECTOR, SPEAKER = Key("EdgeModel", "vision", "detector"), Key("EdgeModel", "audio", "speaker")
 LABELS = {"app.kubernetes.io/component": "gateway"}
 POD = "/api/v1/namespaces/system/pods/gw-1"
-
-
-class Queue(WorkQueue[Key]):
-    """Writes down what is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[Any] = []
-
-    def add(self, key: Key) -> None:
-        self.told.append(key)
-
-    def add_after(self, key: Key, seconds: float) -> None:
-        self.told.append((key, seconds))
-
-    def taken(self) -> list[Any]:
-        taken, self.told = self.told, []
-        return taken
 
 
 class Site:

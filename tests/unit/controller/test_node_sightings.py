@@ -11,28 +11,10 @@ from edgemodel.controller.node_sightings import (
     NodeSightings,
 )
 from edgemodel.controller.sightings import Key, Sightings
-from edgemodel.controller.workqueue import WorkQueue
+from tests.unit.controller.told_queue import Queue
 
 DETECTOR, SPEAKER = Key("EdgeModel", "vision", "detector"), Key("EdgeModel", "audio", "speaker")
 N1, N2 = Key("EdgeNode", "", "n1"), Key("EdgeNode", "", "n2")
-
-
-class Queue(WorkQueue[Key]):
-    """Writes down what is asked for, and when readings are called stale."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[Any] = []
-
-    def add(self, key: Key) -> None:
-        self.told.append(key)
-
-    def add_after(self, key: Key, seconds: float) -> None:
-        self.told.append((key, seconds))
-
-    def taken(self) -> list[Any]:
-        taken, self.told = self.told, []
-        return taken
 
 
 @pytest.fixture
