@@ -192,6 +192,7 @@ class DataPlane:
         try:
             slot = self.slot(call.model, call.version)
             slot.inflight.inc()
+            slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
             held = self._hold(request)
             arrays = await slot.compute(call, request)
