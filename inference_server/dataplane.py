@@ -198,7 +198,7 @@ class DataPlane:
         slot = None
         try:
             slot = self.slot(call.model, call.version)
-            slot.inflight.inc()
+            slot.inflight += 1
             slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
             held = self._hold(request)
@@ -225,7 +225,7 @@ class DataPlane:
         finally:
             self._decoded_bytes -= held
             if slot is not None:
-                slot.inflight.dec()
+                slot.inflight -= 1
                 labels = slot.labels
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)
