@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from email.utils import formatdate
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from inference_server import golden
-from inference_server.cgroup import cpu_limit
-from inference_server.dataplane import DataPlane
+from inference_server.cgroup import cpu_limit, share_of_memory
+from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection, Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
+from inference_server.plan import Plan
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _SWEEP_SECONDS = 1.0
+# A session that has computed gets the GIL back after so long at most, while the event loop parses; Python's own 5 ms would
+# leave it idle for longer than many a run takes. Measured in docs/adr/0021-inference-engine.md.
+_SWITCH_SECONDS = 0.0005
 
 Result = TypeVar("Result")
 
@@ -83,8 +88,8 @@ class App:
         self._files = find_model(
             settings.model, name=settings.name, version=settings.version, digest=settings.digest
         )
-        self._threads = settings.threads or cpu_limit()
-        self.dataplane = DataPlane(self._files.name, self._files.version, self._threads, Metrics())
+        self.dataplane = DataPlane(Metrics(), share_of_memory(DECODED_BYTES), settings.max_queue_size)
+        self.dataplane.announce(self._files.name, self._files.version)
         self._peers = Peers(HttpApi(self.dataplane), settings.max_body_bytes)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -137,9 +142,10 @@ class App:
 
     async def _load(self) -> bool:
         """Load in a thread, so that liveness answers meanwhile; return whether there is a model to serve."""
-        model = await self._unless_stopped(_Loading(self._files, self._threads).done)
-        if model is None:
+        loaded = await self._unless_stopped(_Loading(self._files, self._settings).done)
+        if loaded is None:
             return False
+        model, plan = loaded
         samples = asyncio.ensure_future(
             golden.judge(self.dataplane, model, self._files, self._settings.golden_timeout)
         )
@@ -150,7 +156,9 @@ class App:
             # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
             told = [failure.message for failure in result.failures]
             logger.error("golden samples failed", extra={"fields": {"failures": told}})
-        self.dataplane.serve(model, result)
+        if not plan.inline:
+            sys.setswitchinterval(_SWITCH_SECONDS)
+        self.dataplane.add(model, plan, result)
         logger.info(
             "ready",
             extra={
@@ -158,7 +166,6 @@ class App:
                     "model": self._files.name,
                     "version": self._files.version,
                     "digest": self._files.digest,
-                    "threads": self._threads,
                     "load_seconds": round(model.load_seconds, 4),
                     "golden_samples": f"{result.outcome} {result.passed}/{result.total}",
                     "start_seconds": round(_process_age(), 2),
@@ -216,26 +223,26 @@ class App:
 class _Loading:
     """A load under way in a daemon thread: the process may end without waiting for it."""
 
-    def __init__(self, files: ModelFiles, threads: int) -> None:
+    def __init__(self, files: ModelFiles, settings: Settings) -> None:
         # Imported here, after the socket listens: onnxruntime is most of the start-up time.
-        from inference_server.model import Model
+        from inference_server import loading
 
         self._loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[Model] = self._loop.create_future()
+        self.done: asyncio.Future[tuple[Model, Plan]] = self._loop.create_future()
 
         def load() -> None:
             try:
-                model = Model(files, threads)
+                loaded = loading.load(files, settings, cpu_limit())
             except BaseException as error:  # noqa: BLE001 — handed to the waiter, which raises it
                 self._loop.call_soon_threadsafe(self._fail, error)
             else:
-                self._loop.call_soon_threadsafe(self._succeed, model)
+                self._loop.call_soon_threadsafe(self._succeed, loaded)
 
         threading.Thread(target=load, name="load", daemon=True).start()
 
-    def _succeed(self, model: "Model") -> None:
+    def _succeed(self, loaded: "tuple[Model, Plan]") -> None:
         if not self.done.done():
-            self.done.set_result(model)
+            self.done.set_result(loaded)
 
     def _fail(self, error: BaseException) -> None:
         if not self.done.done():
