@@ -206,7 +206,6 @@ class DataPlane:
             now = time.monotonic()
             total = now - call.received
             slot.statistics.answered(total, decoded - call.received, now - computed, time.time())
-            return answer
         except RequestError as error:
             code = str(error.status)
             raise
@@ -221,6 +220,8 @@ class DataPlane:
             code = str(ExecutionFailed.status)
             logger.exception("inference failed unexpectedly")
             raise ExecutionFailed("internal error; the server's log has the details") from None
+        else:
+            return answer
         finally:
             self._decoded_bytes -= held
             if slot is not None:

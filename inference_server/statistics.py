@@ -1,8 +1,8 @@
 """What became of a model's requests: counts and nanoseconds, as Triton's statistics extension has them.
 
-Sums, no clock: whoever measures hands in seconds, on the event loop's thread. Promises that a request is either a success or a
-failure, and that the sums only grow. Unlike Triton's, `compute_infer` counts runs of ONNX Runtime, of which several
-requests may share one. Source: Triton's `docs/protocol/extension_statistics.md`.
+Sums, no clock: whoever measures hands in seconds, on the event loop's thread. Promises that a request is either a
+success or a failure, and that the sums only grow. Unlike Triton's, `compute_infer` counts runs of ONNX Runtime, of
+which several requests may share one. Source: Triton's `docs/protocol/extension_statistics.md`.
 """
 
 from dataclasses import dataclass, field

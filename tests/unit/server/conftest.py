@@ -16,8 +16,8 @@ from inference_server.tensors import TensorSpec
 
 
 async def until(condition):
-    """Wait for a condition, at most two seconds."""
-    async with asyncio.timeout(2):
+    """Wait for a condition, at most ten seconds."""
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 — other threads and the kernel set no asyncio.Event
             await asyncio.sleep(0.001)
 
