@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from inference_server import golden
-from inference_server.cgroup import cpu_limit
-from inference_server.dataplane import DataPlane
+from inference_server.cgroup import cpu_limit, share_of_memory
+from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection, Peers
@@ -84,7 +84,7 @@ class App:
         self._files = find_model(
             settings.model, name=settings.name, version=settings.version, digest=settings.digest
         )
-        self.dataplane = DataPlane(Metrics(), most_waiting=settings.max_queue_size)
+        self.dataplane = DataPlane(Metrics(), share_of_memory(DECODED_BYTES), settings.max_queue_size)
         self.dataplane.announce(self._files.name, self._files.version)
         self._peers = Peers(HttpApi(self.dataplane, settings.max_body_bytes), settings.max_body_bytes)
         self._stop = asyncio.Event()
