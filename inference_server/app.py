@@ -25,7 +25,8 @@ from inference_server.cgroup import cpu_limit, share_of_memory
 from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
+from inference_server.http_peers import Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
 from inference_server.plan import Plan
