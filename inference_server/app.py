@@ -26,7 +26,8 @@ from inference_server.cgroup import cpu_limit, share_of_memory
 from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
+from inference_server.http_peers import Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
 from inference_server.plan import Plan
@@ -90,7 +91,7 @@ class App:
         )
         self.dataplane = DataPlane(Metrics(), share_of_memory(DECODED_BYTES), settings.max_queue_size)
         self.dataplane.announce(self._files.name, self._files.version)
-        self._peers = Peers(HttpApi(self.dataplane), settings.max_body_bytes)
+        self._peers = Peers(HttpApi(self.dataplane, settings.max_body_bytes), settings.max_body_bytes)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
