@@ -87,7 +87,7 @@ class App:
         self._threads = settings.threads or cpu_limit()
         self.dataplane = DataPlane(Metrics())
         self.dataplane.announce(self._files.name, self._files.version)
-        self._peers = Peers(HttpApi(self.dataplane), settings.max_body_bytes)
+        self._peers = Peers(HttpApi(self.dataplane, settings.max_body_bytes), settings.max_body_bytes)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None

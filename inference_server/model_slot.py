@@ -14,6 +14,7 @@ from inference_server.errors import NotFound
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
+from inference_server.statistics import ModelStatistics
 from inference_server.tensors import Array
 
 
@@ -55,6 +56,7 @@ class ModelSlot:
         self.metadata = model.metadata
         self.plan = plan
         self.golden = golden
+        self.statistics = ModelStatistics()
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
         self._threads = ThreadPoolExecutor(plan.sessions, thread_name_prefix="compute")
         self.labels = (model.metadata.name, model.metadata.version)

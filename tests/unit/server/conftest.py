@@ -79,7 +79,7 @@ class Loopback:
         self.model = model
         self.dataplane = DataPlane(Metrics())
         self.dataplane.announce("m", "1")
-        self.peers = Peers(HttpApi(self.dataplane), max_body_bytes, date=b"today")
+        self.peers = Peers(HttpApi(self.dataplane, max_body_bytes), max_body_bytes, date=b"today")
         self.port = 0
         self._writers = []
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from inference_server.errors import ExecutionFailed, InvalidRequest, NotFound, NotReady
-from inference_server.http_api import parse_target
+from inference_server.http_paths import parse_target
 
 BODY = b'{"id":"7","inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,2]}]}'
 
@@ -13,7 +13,15 @@ BODY = b'{"id":"7","inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1
 @pytest.mark.parametrize(
     ("target", "status", "document"),
     [
-        ("/v2", 200, {"name": "edgemodel-inference-server", "version": "1", "extensions": []}),
+        (
+            "/v2",
+            200,
+            {
+                "name": "edgemodel-inference-server",
+                "version": "1",
+                "extensions": ["binary_tensor_data", "model_configuration", "parameters", "statistics"],
+            },
+        ),
         ("/v2/health/live", 200, {"live": True}),
         ("/v2/health/ready", 200, {"ready": True}),
         ("/v2/models/m/ready", 200, {"name": "m", "ready": True}),
@@ -71,17 +79,17 @@ async def test_infer(loopback, target):
             "POST",
             "/v2/models/m/infer",
             BODY,
-            "Content-Encoding: gzip\r\n",
+            "Content-Encoding: br\r\n",
             415,
-            "Content-Encoding: expected none",
+            "Content-Encoding: expected one of zstd, gzip, deflate, or none; found 'br'",
         ),
         (
             "POST",
             "/v2/models/m/infer",
             BODY,
-            "Inference-Header-Content-Length: 10\r\n",
+            "Inference-Header-Content-Length: 1e3\r\n",
             400,
-            "Inference-Header-Content-Length: binary tensors are not supported",
+            "Inference-Header-Content-Length: expected a number of bytes, found '1e3'",
         ),
     ],
 )
