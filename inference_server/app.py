@@ -32,6 +32,7 @@ from inference_server.plan import Plan
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
+    from inference_server.grpc_api import GrpcApi
     from inference_server.model import Model
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,9 @@ class App:
         self._threads = settings.threads or cpu_limit()
         self.dataplane = DataPlane(Metrics())
         self.dataplane.announce(self._files.name, self._files.version)
-        self._peers = Peers(HttpApi(self.dataplane, settings.max_body_bytes), settings.max_body_bytes)
+        limit = settings.max_body_bytes
+        self._peers = Peers(HttpApi(self.dataplane, limit), limit, http2=self._speak_http2)
+        self._grpc: GrpcApi | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
@@ -124,6 +127,17 @@ class App:
         self._stop.set()
         self.dataplane.draining = True
         self._peers.closing = True
+        for connection in tuple(self._peers.connections):
+            connection.move_on()
+
+    def _speak_http2(self, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
+        # Imported when the first client speaks gRPC: protobuf and HPACK are 3 MB that a server without one never needs.
+        from inference_server.grpc_api import GrpcApi
+        from inference_server.http2_connection import Http2Connection
+
+        if self._grpc is None:
+            self._grpc = GrpcApi(self.dataplane, self._settings.max_body_bytes)
+        Http2Connection.take_over(self._grpc, peers, transport, data)
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()

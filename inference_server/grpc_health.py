@@ -29,7 +29,7 @@ class Health:
         self._ready = ready
         self._services = ("", *services)
 
-    def check(self, message: memoryview) -> bytes:
+    def check(self, message: bytes) -> bytes:
         """Answer `Check`.
 
         Raises:
@@ -40,7 +40,7 @@ class Health:
             raise NotFound(f"service {name[:100]!r}: expected one of {', '.join(map(repr, self._services))}")
         return self._message(name)
 
-    async def watch(self, message: memoryview, stream: Stream, frame: Callable[[bytes], bytes]) -> None:
+    async def watch(self, message: bytes, stream: Stream, frame: Callable[[bytes], bytes]) -> None:
         """Answer `Watch`: now, and again at each change, until the client leaves."""
         name = health_pb2.HealthCheckRequest.FromString(message).service
         last = b""

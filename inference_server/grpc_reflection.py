@@ -36,7 +36,7 @@ _BY_SYMBOL = {symbol: file for file in _FILES for symbol in _symbols(file)}
 _SERVICES = tuple(sorted(service.full_name for file in _FILES for service in file.services_by_name.values()))
 
 
-def answer(message: memoryview) -> bytes:
+def answer(message: bytes) -> bytes:
     """Return the answer to one question of `ServerReflectionInfo`.
 
     Raises:

@@ -108,7 +108,9 @@ class Http2Connection(asyncio.Protocol):
         self._sender = Sender(self._write, self._finished, loop.time)
         self._streams: dict[int, Stream] = {}
         self._lengths: dict[int, int] = {}  # what `content-length` promised and has not come
-        self._reset: deque[int] = deque(maxlen=_RESETS_REMEMBERED)  # by us: what the peer had sent by then is ignored
+        self._reset: deque[int] = deque(
+            maxlen=_RESETS_REMEMBERED
+        )  # by us: what the peer had sent by then is ignored
         self._rest = h2.PREFACE  # while `_opening`: what is still to come of it; then: an unfinished frame
         self._opening = True
         self._settled = False  # whether the peer's SETTINGS came
@@ -121,6 +123,21 @@ class Http2Connection(asyncio.Protocol):
         self._writing_since: float | None = None
         self._leaving_since: float | None = None
         self._left = False  # the second GOAWAY is out: further streams are ignored
+
+    @classmethod
+    def take_over(cls, calls: Calls, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
+        """Go on with an accepted connection that began with the preface of HTTP/2.
+
+        Args:
+            calls: Whom to call.
+            peers: What all connections share.
+            transport: Of the connection.
+            data: What came of it so far.
+        """
+        connection = cls(peers, calls, asyncio.get_running_loop())
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.data_received(data)
 
     # --- asyncio.Protocol ---
 
@@ -172,10 +189,7 @@ class Http2Connection(asyncio.Protocol):
                 high, low, kind, flags, number = h2.HEAD.unpack_from(buffer, at)
                 start = at + h2.HEAD_BYTES
                 length = high << 16 | low
-                if length > FRAME_BYTES:
-                    raise ConnectionFault(
-                        ErrorCode.FRAME_SIZE_ERROR, f"frame: expected at most {FRAME_BYTES} bytes, found {length}"
-                    )
+                h2.check_length(length, FRAME_BYTES)
                 if end - start < length:
                     break
                 at = start + length
@@ -226,9 +240,10 @@ class Http2Connection(asyncio.Protocol):
             if stream.queue:
                 if now - stream.moved > WRITE_SECONDS:
                     self._reset_stream(stream.number, ErrorCode.CANCEL)
-            elif not stream.ended and not stream.accepted.at_once:
-                if now - stream.since > REQUEST_SECONDS + len(stream.body) / FLOOR_BYTES_PER_SECOND:
-                    self._reset_stream(stream.number, ErrorCode.CANCEL)
+                continue
+            allowed = REQUEST_SECONDS + len(stream.body) / FLOOR_BYTES_PER_SECOND
+            if not stream.ended and not stream.accepted.at_once and now - stream.since > allowed:
+                self._reset_stream(stream.number, ErrorCode.CANCEL)
         if self._leaving_since is not None:
             self.close_if_idle()
         if now - self._received <= IDLE_SECONDS:
@@ -285,10 +300,7 @@ class Http2Connection(asyncio.Protocol):
             else:
                 self._charge()
                 if kind == h2.PRIORITY:  # looked at, and ignored (section 5.3.2)
-                    if len(payload) != 5:
-                        raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY: expected five bytes")
-                    if h2.WORD.unpack_from(payload)[0] & h2.MAX_STREAM_ID == number:
-                        raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream cannot depend on itself")
+                    h2.check_priority(payload, number)
         except StreamFault as fault:
             logger.debug("stream ended", extra={"fields": {"code": fault.code.name, "message": str(fault)}})
             self._charge()
@@ -318,7 +330,8 @@ class Http2Connection(asyncio.Protocol):
         assert self._block is not None
         if len(self._block.fragments) > HEADER_LIST_BYTES or self._block.frames > 16:
             raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, f"headers: expected at most {HEADER_LIST_BYTES} bytes in 16 frames"
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"headers: expected at most {HEADER_LIST_BYTES} bytes in 16 frames",
             )
 
     def _take_block(self, flags: int, number: int, block: bytes) -> None:

@@ -131,6 +131,30 @@ def header_block(payload: memoryview, flags: int, stream: int) -> memoryview:
     return payload[5:]
 
 
+def check_length(length: int, most: int) -> None:
+    """Accept the length of a frame.
+
+    Raises:
+        ConnectionFault: It is more than was said to be taken (section 4.2).
+    """
+    if length > most:
+        raise ConnectionFault(
+            ErrorCode.FRAME_SIZE_ERROR, f"frame: expected at most {most} bytes, found {length}"
+        )
+
+
+def check_priority(payload: memoryview, stream: int) -> None:
+    """Accept a PRIORITY frame, which has no effect (section 5.3.2).
+
+    Raises:
+        StreamFault: It has another size, or the stream is said to depend on itself.
+    """
+    if len(payload) != 5:
+        raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY: expected five bytes")
+    if WORD.unpack_from(payload)[0] & MAX_STREAM_ID == stream:
+        raise StreamFault(ErrorCode.PROTOCOL_ERROR, "priority: a stream cannot depend on itself")
+
+
 def word(payload: memoryview, what: str) -> int:
     """Return the payload of a frame that is one number of 32 bits.
 

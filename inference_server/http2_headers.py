@@ -169,7 +169,12 @@ def literal(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def _check_field(name: bytes, value: bytes) -> None:
     # Section 8.2.1: no upper case, no controls, nothing that could end a line where HTTP/1.1 is spoken next.
-    if not name or name.lower() != name or any(octet <= 0x20 or octet >= 0x7F for octet in name) or b":" in name:
+    if (
+        not name
+        or name.lower() != name
+        or any(octet <= 0x20 or octet >= 0x7F for octet in name)
+        or b":" in name
+    ):
         raise _malformed(f"header name {name[:40]!r}")
     if any(octet in value for octet in (0, 10, 13)) or value.strip(b" \t") != value:
         raise _malformed(f"value of header {name[:40]!r}")

@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from inference_server.http2_connection import Accepted
 
 
+# In place of the flags of a header block.
+SOME_DATA, LAST_DATA = -1, -2
+
+
 class Stream:
     """A request, complete or on its way.
 
     Attributes:
         number: The stream's identifier.
         accepted: What was made of its headers.
+        begun: Whether the first header block of an answer in pieces was handed over.
         body: What came of its body.
         ended: Whether the body is complete.
         since: Moment of the loop's clock at which its headers came.
@@ -43,13 +48,14 @@ class Stream:
     """
 
     __slots__ = (
-        "_more", "_sender", "accepted", "body", "ended", "moved", "number", "queue", "room", "since", "taken", "task",
-        "window",
+        "_more", "_sender", "accepted", "begun", "body", "ended", "moved", "number", "queue", "room", "since", "taken",
+        "task", "window",
     )  # fmt: skip
 
     def __init__(self, number: int, accepted: "Accepted", sender: "Sender", room: int, now: float) -> None:
         self.number = number
         self.accepted = accepted
+        self.begun = False
         self.body = bytearray()
         self.ended = False
         self.since = now
@@ -70,11 +76,16 @@ class Stream:
 
     def begin(self, head: bytes) -> None:
         """Send the header block of an answer that comes in pieces."""
+        self.begun = True
         self._sender.push(self, END_HEADERS, head)
 
     def send(self, data: bytes) -> None:
         """Send a piece."""
-        self._sender.push(self, -1, data)
+        self._sender.push(self, SOME_DATA, data)
+
+    def finish(self, data: bytes) -> None:
+        """Send the last piece of an answer that has no trailers."""
+        self._sender.push(self, LAST_DATA, data)
 
     def end(self, block: bytes) -> None:
         """Send the last header block; of an answer without data it is the first one as well."""
@@ -129,7 +140,7 @@ class Sender:
             or size > self.peer.frame_bytes
         ):
             self.push(stream, END_HEADERS, head)
-            self.push(stream, -1, data)
+            self.push(stream, SOME_DATA, data)
             self.push(stream, END_HEADERS | END_STREAM, trailers)
             return
         self.window -= size
@@ -149,7 +160,7 @@ class Sender:
         self._finished(stream)
 
     def push(self, stream: Stream, flags: int, payload: bytes) -> None:
-        """Queue a header block (with its flags) or data (-1), and send what may be sent."""
+        """Queue a header block (with its flags) or data (SOME_DATA, LAST_DATA), and send what may be sent."""
         if stream.queue is None:
             stream.queue = deque()
         if not stream.queue:
@@ -209,11 +220,12 @@ class Sender:
                 queue[0] = (flags, payload[size:])
             else:
                 queue.popleft()
-            self._write(HEAD.pack(size >> 16, size & 0xFFFF, DATA, 0, stream.number) + payload[:size])
+            ends = END_STREAM if flags == LAST_DATA and not queue else 0
+            self._write(HEAD.pack(size >> 16, size & 0xFFFF, DATA, ends, stream.number) + payload[:size])
         stream.moved = self._clock()
         if not queue:
             self.waiting.pop(stream.number, None)
-            if flags >= 0 and flags & END_STREAM:
+            if flags == LAST_DATA or (flags != SOME_DATA and flags & END_STREAM):
                 self._finished(stream)
             else:
                 stream.wake()
