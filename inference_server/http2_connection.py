@@ -30,8 +30,7 @@ from inference_server.http_connection import (
 logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 128
-# What a peer may send before it hears of us again. Larger than a frame, so that large tensors flow; each byte of it is
-# counted in `Peers.held_bytes` when it comes.
+# What a peer may send before it hears of us again; twice a frame and more.
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 4 << 20
 FRAME_BYTES = 1 << 16
@@ -375,9 +374,9 @@ class Http2Connection(asyncio.Protocol):
 
     def _take_data(self, flags: int, number: int, payload: memoryview) -> None:
         size = len(payload)  # padding counts (section 6.9.1)
+        # What is taken is counted in `held_bytes`, so its room is given back at once: half a window and more is always
+        # left, and no frame is larger than that.
         self._room -= size
-        if self._room < 0:
-            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
         if self._room < CONNECTION_WINDOW // 2:
             self._write(h2.window_frame(0, CONNECTION_WINDOW - self._room))
             self._room = CONNECTION_WINDOW
@@ -389,8 +388,6 @@ class Http2Connection(asyncio.Protocol):
                 return
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after the end of the request")
         stream.room -= size
-        if stream.room < 0:
-            raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the stream's window")
         data = h2.unpadded(payload, flags)
         if data:
             self._keep(stream, data)

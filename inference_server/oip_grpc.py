@@ -242,7 +242,7 @@ def _from_raw(raw: memoryview, shape: tuple[int, ...], datatype: str, where: str
         raise InvalidRequest(
             f"{where}: expected {expected} bytes for shape {list(shape)} of {datatype}, found {len(raw)}"
         )
-    return decode_raw(raw, shape, datatype, where)
+    return decode_raw(raw, shape, datatype, where, "")
 
 
 def _from_contents(
