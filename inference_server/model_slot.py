@@ -4,16 +4,14 @@ Promises that what it was given is answered or refused with a `RequestError`, an
 once the last run has ended. Names, versions and the count of requests are the data plane's.
 """
 
-import asyncio
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from inference_server.errors import NotFound
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
+from inference_server.scheduler import Scheduler
 from inference_server.statistics import ModelStatistics
 from inference_server.tensors import Array
 
@@ -37,7 +35,7 @@ class ServedModel(Protocol):
     def memory_bytes(self) -> int:
         """Resident memory the load added."""
 
-    def run(self, outputs: Sequence[str], inputs: dict[str, Array]) -> list[Array]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """Compute; blocks."""
 
 
@@ -49,21 +47,26 @@ class ModelSlot:
         plan: How to compute it.
         golden: What came of its golden samples.
         metrics: Where to count.
+        most_waiting: Most requests that may wait.
     """
 
-    def __init__(self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics) -> None:
+    def __init__(
+        self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics, most_waiting: int
+    ) -> None:
         self.model = model
-        self.metadata = model.metadata
+        self.metadata = replace(model.metadata, parameters={**model.metadata.parameters, **_parameters(plan)})
         self.plan = plan
         self.golden = golden
         self.statistics = ModelStatistics()
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
-        self._threads = ThreadPoolExecutor(plan.sessions, thread_name_prefix="compute")
         self.labels = (model.metadata.name, model.metadata.version)
+        self._metrics = metrics
         self.inflight = metrics.inflight.labels(*self.labels)
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
-        self._closed = False
-        self._show(metrics, self.labels)
+        self._queue_duration = metrics.queue_duration.labels(*self.labels)
+        self._batch_size = metrics.batch_size.labels(*self.labels)
+        self.scheduler = Scheduler(model.run, plan, self, most_waiting)
+        self._show()
 
     async def compute(self, call: Call, request: InferenceRequest) -> list[Array]:
         """Return the outputs that were asked for.
@@ -71,34 +74,65 @@ class ModelSlot:
         Raises:
             RequestError: The model refuses or fails, or there is no time or memory for it.
         """
-        del call
-        if self._closed:
-            raise NotFound(f"model {self.metadata.name!r}: it has just been unloaded")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._timed_run, request)
+        deadline = call.deadline
+        if request.timeout is not None:
+            own = call.received + request.timeout
+            deadline = own if deadline is None else min(own, deadline)
+        return await self.scheduler.compute(request, deadline)
 
     async def close(self) -> None:
-        """Take no further request, and return when the last one has ended."""
-        self._closed = True
-        await asyncio.to_thread(self._threads.shutdown)
+        """Take no further request, and return when the last one has ended; then its gauges go."""
+        await self.scheduler.close()
+        metrics = self._metrics
+        for gauge in (
+            metrics.load_duration,
+            metrics.memory,
+            metrics.batch_size_limit,
+            metrics.compute_threads,
+        ):
+            gauge.remove(*self.labels)
+        for gauge in (metrics.compute_sessions, metrics.compute_inline, metrics.inflight):
+            gauge.remove(*self.labels)
+        metrics.info.remove(*self.labels, self.model.digest)
+        for outcome in ("Pass", "Fail"):
+            metrics.golden.remove(*self.labels, outcome)
 
     def abandon(self) -> None:
         """Take no further request; what waits is dropped, what computes is left alone."""
-        self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.scheduler.abandon()
 
-    def _timed_run(self, request: InferenceRequest) -> list[Array]:
-        started = time.perf_counter()
-        try:
-            return self.model.run(request.outputs, dict(request.inputs))
-        finally:
-            self._compute_duration.observe(time.perf_counter() - started)
+    def ran(self, rows: int, seconds: float) -> None:
+        """Count a run (for `Scheduler`)."""
+        self._compute_duration.observe(seconds)
+        self._batch_size.observe(rows)
 
-    def _show(self, metrics: Metrics, labels: tuple[str, str]) -> None:
+    def waited(self, seconds: float) -> None:
+        """Count a request's wait (for `Scheduler`)."""
+        self._queue_duration.observe(seconds)
+
+    def _show(self) -> None:
+        metrics, labels, plan = self._metrics, self.labels, self.plan
         metrics.load_duration.labels(*labels).set(self.model.load_seconds)
         metrics.memory.labels(*labels).set(self.model.memory_bytes)
         metrics.info.labels(*labels, self.model.digest).set(1)
+        metrics.batch_size_limit.labels(*labels).set(plan.batch_rows)
+        metrics.compute_threads.labels(*labels).set(plan.threads)
+        metrics.compute_sessions.labels(*labels).set(plan.sessions)
+        metrics.compute_inline.labels(*labels).set(plan.inline)
         failed = self.golden.total - self.golden.passed
         if self.golden.outcome == "Fail":
             failed = max(failed, 1)  # samples that cannot be read have no number
         for outcome, count in (("Pass", self.golden.passed), ("Fail", failed)):
             metrics.golden.labels(*labels, outcome).set(count)
+
+
+def _parameters(plan: Plan) -> dict[str, str | int | float | bool]:
+    """Return what clients are told of how a model is computed."""
+    return {
+        "batchable": plan.batchable,
+        "max_batch_size": plan.batch_rows,
+        "max_queue_delay_microseconds": round(plan.queue_delay * 1e6),
+        "threads": plan.threads,
+        "sessions": plan.sessions,
+        "inline": plan.inline,
+    }
