@@ -119,13 +119,13 @@ class HttpApi:
         return target
 
     async def _infer(self, target: Target, request: Request) -> Response:
-        headers = request.headers
+        headers, body = request.headers, request.body
         header_length: int | None = None
         if _JSON_LENGTH in headers or b"content-encoding" in headers:
             try:
                 header_length = _header_length(headers)
                 if b"content-encoding" in headers:
-                    await self._decode_content(request)
+                    body = await self._decode_content(headers[b"content-encoding"], body)
             except RequestError as error:
                 self._dataplane.count_refusal(PROTOCOL, str(error.status), target.model)
                 raise
@@ -136,24 +136,23 @@ class HttpApi:
             trace=headers.get(b"traceparent", b"").decode("latin-1"),
             cache=not _refuses_cache(headers.get(b"cache-control", b"")),
         )
-        exchange = _Exchange(request, header_length)
+        exchange = _Exchange(body, header_length)
+        del body  # a decoded one is in nobody's account: it lives until the arrays are made
         encoded = await self._dataplane.infer(call, exchange.decode, exchange.encode)
         if encoded.header_length is None:
             return Response(200, encoded.body)
         length = b"%d" % encoded.header_length
         return Response(200, encoded.body, _OCTETS, ((b"Inference-Header-Content-Length", length),))
 
-    async def _decode_content(self, request: Request) -> None:
-        """Replace a body by what it encodes."""
-        encoding = content_encoding.encoding_of(request.headers[b"content-encoding"])
+    async def _decode_content(self, header: bytes, body: Buffer) -> Buffer:
+        """Return what a body encodes."""
+        encoding = content_encoding.encoding_of(header)
         if encoding == content_encoding.IDENTITY:
-            return
-        body, limit = request.body, self._max_body_bytes
+            return body
         if len(body) <= _THREADED_BYTES:
-            request.body = content_encoding.decode(encoding, body, limit)
-            return
+            return content_encoding.decode(encoding, body, self._max_body_bytes)
         async with self._decoding:
-            request.body = await asyncio.to_thread(content_encoding.decode, encoding, body, limit)
+            return await asyncio.to_thread(content_encoding.decode, encoding, body, self._max_body_bytes)
 
     def _server(self, _: Target) -> Response:
         return _json(
@@ -215,8 +214,8 @@ class _Exchange:
 
     __slots__ = ("_binary", "_body", "_header_length")
 
-    def __init__(self, request: Request, header_length: int | None) -> None:
-        self._body: Buffer = request.body
+    def __init__(self, body: Buffer, header_length: int | None) -> None:
+        self._body: Buffer = body
         self._header_length = header_length
         self._binary: frozenset[str] = frozenset()
 

@@ -105,10 +105,12 @@ class ModelSlot:
         """Count a run (for `Scheduler`)."""
         self._compute_duration.observe(seconds)
         self._batch_size.observe(rows)
+        self.statistics.ran(rows, seconds)
 
     def waited(self, seconds: float) -> None:
         """Count a request's wait (for `Scheduler`)."""
         self._queue_duration.observe(seconds)
+        self.statistics.queue.add(seconds)
 
     def _show(self) -> None:
         metrics, labels, plan = self._metrics, self.labels, self.plan

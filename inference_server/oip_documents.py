@@ -35,19 +35,21 @@ def encode_metadata(model: ModelMetadata) -> bytes:
 def encode_config(model: ModelMetadata) -> bytes:
     """Return the body of Triton's model configuration endpoint.
 
-    `max_batch_size` is 0, Triton's word for shapes that are given whole: those of the metadata, batch axis included.
+    As in Triton, shapes are without their first axis where requests are computed in batches (`max_batch_size` over 0),
+    and whole where they are not.
     """
+    batch = int(model.parameters.get("max_batch_size", 0)) if model.parameters.get("batchable") else 0
+    batch = batch if batch > 1 else 0
+    versions = {"specific": {"versions": [int(model.version)]}} if model.version.isdecimal() else {}
     return orjson.dumps(
         {
             "name": model.name,
             "platform": PLATFORM,
             "backend": BACKEND,
-            "version_policy": {"specific": {"versions": [int(model.version)]}}
-            if model.version.isdecimal()
-            else {},
-            "max_batch_size": 0,
-            "input": [_configured(spec) for spec in model.inputs],
-            "output": [_configured(spec) for spec in model.outputs],
+            "version_policy": versions,
+            "max_batch_size": batch,
+            "input": [_configured(spec, batch) for spec in model.inputs],
+            "output": [_configured(spec, batch) for spec in model.outputs],
         }
     )
 
@@ -66,33 +68,27 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
-def _configured(spec: TensorSpec) -> dict[str, Any]:
+def _configured(spec: TensorSpec, batch: int) -> dict[str, Any]:
     datatype = "STRING" if spec.datatype == "BYTES" else spec.datatype
-    return {"name": spec.name, "data_type": f"TYPE_{datatype}", "dims": spec.shape}
+    return {
+        "name": spec.name,
+        "data_type": f"TYPE_{datatype}",
+        "dims": spec.shape[1:] if batch else spec.shape,
+    }
 
 
 def _statistics(model: ModelMetadata, sums: ModelStatistics) -> dict[str, Any]:
-    durations = (
-        "success",
-        "fail",
-        "queue",
-        "compute_input",
-        "compute_infer",
-        "compute_output",
-        "cache_hit",
-        "cache_miss",
-    )
-    steps = ("compute_input", "compute_infer", "compute_output")
+    durations = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
     return {
         "name": model.name,
         "version": model.version,
         "last_inference": int(sums.last * 1000),
         "inference_count": sums.rows,
-        "execution_count": sums.runs,
+        "execution_count": sums.compute_infer.count,
         "inference_stats": {name: _tally(getattr(sums, name)) for name in durations},
         "batch_stats": [
-            {"batch_size": rows, **{name: _tally(getattr(batch, name)) for name in steps}}
-            for rows, batch in sorted(sums.batches.items())
+            {"batch_size": rows, "compute_infer": _tally(tally)}
+            for rows, tally in sorted(sums.batches.items())
         ],
     }
 

@@ -39,10 +39,10 @@ def parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"{where}: expected an object, found {kind(parameters)}")
-    for name in _REFUSED.keys() & parameters.keys():
+    for name, reason in _REFUSED.items():
         # Clients send the defaults 0, false and "" along.
-        if parameters[name] not in (0, False, "", None):
-            raise InvalidRequest(f"{where}.{name}: not supported: {_REFUSED[name]}")
+        if parameters.get(name) not in (0, False, "", None):
+            raise InvalidRequest(f"{where}.{name}: not supported: {reason}")
     return parameters
 
 

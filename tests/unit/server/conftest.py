@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+import uvloop
 
 from inference_server.dataplane import DataPlane
 from inference_server.grpc_api import GrpcApi
@@ -18,9 +19,16 @@ from inference_server.metrics import Metrics
 from inference_server.tensors import TensorSpec
 
 
+def pytest_asyncio_loop_factories(config, item):
+    """The loops that a test may ask for by name: the server's own is uvloop. A test that asks for none gets the first."""
+    both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    marker = item.get_closest_marker("asyncio")
+    return both if marker is not None and "loop_factories" in marker.kwargs else {"asyncio": both["asyncio"]}
+
+
 async def until(condition):
-    """Wait for a condition, at most two seconds."""
-    async with asyncio.timeout(2):
+    """Wait for a condition, at most ten seconds."""
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 — other threads and the kernel set no asyncio.Event
             await asyncio.sleep(0.001)
 
@@ -39,9 +47,11 @@ class Doubler:
         self.entered = threading.Event()
         self.failure = None
         self.runs = 0
+        self.taken = lambda array: None  # is called with each input
 
     def run(self, outputs, inputs):
         self.runs += 1
+        self.taken(inputs["x"])
         self.entered.set()
         assert self.go.wait(5)
         if self.failure is not None:
@@ -61,10 +71,10 @@ class Client:
 
     async def receive(self):
         """Return `(status, headers, body)` of the next answer."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 2)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
         first, *lines = head.decode().rstrip().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 2)
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 10)
         return int(first.split()[1]), headers, body
 
     async def closed(self):
