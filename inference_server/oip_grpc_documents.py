@@ -7,12 +7,10 @@ Pure. The same facts as `oip_documents` gives as JSON. Sources: grpc_predict_v2.
 from collections.abc import Iterable
 
 from inference_server.messages import ModelMetadata
+from inference_server.oip_documents import BACKEND, PLATFORM, batch_rows
 from inference_server.proto import inference_pb2 as pb
 from inference_server.statistics import ModelStatistics, Tally
 from inference_server.tensors import TensorSpec
-
-PLATFORM = "onnxruntime_onnx"
-BACKEND = "onnxruntime"
 
 
 def encode_metadata(model: ModelMetadata) -> bytes:
@@ -27,13 +25,15 @@ def encode_metadata(model: ModelMetadata) -> bytes:
 def encode_config(model: ModelMetadata) -> bytes:
     """Return a ModelConfigResponse.
 
-    `max_batch_size` is 0, Triton's word for shapes that are given whole: those of the metadata, batch axis included.
+    As in Triton, shapes are without their first axis where requests are computed in batches.
     """
-    config = pb.ModelConfig(name=model.name, platform=PLATFORM, backend=BACKEND, max_batch_size=0)
+    batch = batch_rows(model)
+    skipped = 1 if batch else 0
+    config = pb.ModelConfig(name=model.name, platform=PLATFORM, backend=BACKEND, max_batch_size=batch)
     for spec in model.inputs:
-        config.input.add(name=spec.name, data_type=_data_type(spec), dims=spec.shape)
+        config.input.add(name=spec.name, data_type=_data_type(spec), dims=spec.shape[skipped:])
     for spec in model.outputs:
-        config.output.add(name=spec.name, data_type=_data_type(spec), dims=spec.shape)
+        config.output.add(name=spec.name, data_type=_data_type(spec), dims=spec.shape[skipped:])
     return pb.ModelConfigResponse(config=config).SerializeToString()
 
 
@@ -55,7 +55,7 @@ def _statistics(model: ModelMetadata, sums: ModelStatistics) -> pb.ModelStatisti
         version=model.version,
         last_inference=int(sums.last * 1000),
         inference_count=sums.rows,
-        execution_count=sums.runs,
+        execution_count=sums.compute_infer.count,
         inference_stats=pb.InferStatistics(
             success=_tally(sums.success),
             fail=_tally(sums.fail),
@@ -63,17 +63,10 @@ def _statistics(model: ModelMetadata, sums: ModelStatistics) -> pb.ModelStatisti
             compute_input=_tally(sums.compute_input),
             compute_infer=_tally(sums.compute_infer),
             compute_output=_tally(sums.compute_output),
-            cache_hit=_tally(sums.cache_hit),
-            cache_miss=_tally(sums.cache_miss),
         ),
         batch_stats=[
-            pb.InferBatchStatistics(
-                batch_size=rows,
-                compute_input=_tally(batch.compute_input),
-                compute_infer=_tally(batch.compute_infer),
-                compute_output=_tally(batch.compute_output),
-            )
-            for rows, batch in sorted(sums.batches.items())
+            pb.InferBatchStatistics(batch_size=rows, compute_infer=_tally(tally))
+            for rows, tally in sorted(sums.batches.items())
         ],
     )
 

@@ -8,7 +8,6 @@ from inference_server import errors
 from inference_server import http2_frames as h2
 from inference_server.grpc_api import CODES
 from inference_server.grpc_messages import Code, frame_message
-from inference_server.messages import ModelMetadata
 from inference_server.proto import health_pb2, inference_pb2, reflection_pb2
 from tests.unit.server.conftest import until
 from tests.unit.server.http2_client import CHECK, INFER, REFLECT, WATCH, Http2Client, infer_message
@@ -29,8 +28,10 @@ async def test_what_is_true_of_server_and_model(loopback):
         client = await Http2Client.connect(server)
         pb = inference_pb2
 
-        async def told(name, reply, **fields):
-            status, message, data = await ask(client, SERVICE + name, getattr(pb, f"{name}Request")(**fields))
+        async def told(method, reply, **fields):
+            status, message, data = await ask(
+                client, SERVICE + method, getattr(pb, f"{method}Request")(**fields)
+            )
             assert status == 0, message
             return reply.FromString(data)
 
@@ -180,9 +181,9 @@ async def test_a_deadline_reaches_the_data_plane(loopback):
         busy = await client.call(INFER, infer_message([1.0]))
         await until(server.model.entered.is_set)
         late = await client.call(INFER, infer_message([2.0]), grpc_timeout="1n")
+        assert (await client.answer(late)).status == Code.DEADLINE_EXCEEDED
         server.model.go.set()
         assert (await client.answer(busy)).status == 0
-        assert (await client.answer(late)).status == Code.DEADLINE_EXCEEDED
         assert server.model.runs == 1
 
 
@@ -257,12 +258,3 @@ async def test_reflection_refuses_nonsense(loopback, sent):
         client = await Http2Client.connect(server)
         answer = await client.answer(await client.call(REFLECT, sent))
         assert answer.status in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED)
-
-
-async def test_a_model_whose_description_changes_is_described_anew(loopback):
-    async with loopback() as server:
-        client = await Http2Client.connect(server)
-        await server.dataplane.remove("m")
-        status, _, _ = await ask(client, SERVICE + "ModelReady", inference_pb2.ModelReadyRequest(name="m"))
-        assert status == Code.NOT_FOUND
-        assert isinstance(server.model.metadata, ModelMetadata)

@@ -1,5 +1,7 @@
 """ModelInfer's messages: what is taken, what is given, and what is refused with which words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -275,8 +277,11 @@ def test_documents():
     config = pb.ModelConfigResponse.FromString(oip_grpc_documents.encode_config(metadata)).config
     assert config.input[0].data_type == pb.DataType.TYPE_STRING
     assert config.output[0].data_type == pb.DataType.TYPE_FP16
+    batched = replace(metadata, outputs=metadata.inputs, parameters={"batchable": True, "max_batch_size": 8})
+    config = pb.ModelConfigResponse.FromString(oip_grpc_documents.encode_config(batched)).config
+    assert (config.max_batch_size, list(config.input[0].dims), list(config.output[0].dims)) == (8, [2], [2])
     sums = ModelStatistics()
-    sums.ran(4, before=0.0, run=0.25, after=0.0)
+    sums.ran(4, 0.25)
     sums.failed(0.5, now=7.0)
     told = pb.ModelStatisticsResponse.FromString(oip_grpc_documents.encode_statistics([(metadata, sums)]))
     (statistics,) = told.model_stats
