@@ -23,6 +23,8 @@ _MAX_ID = 1024
 _NAMED_IN_MESSAGE = 20
 # Bodies beyond this are not read a second time only to say where their NaN is.
 _EXPLAINED_BYTES = 64 * 1024
+_EXPLAINED_CHARACTERS = 100
+_MEMBERS = frozenset({"id", "inputs", "outputs", "name", "datatype", "shape", "data", "parameters"})
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -76,8 +78,10 @@ def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None
         whole = memoryview(body)
         text, binary = whole[:header_length], whole[header_length:]
     document = _parse(text)
-    request_id = document.get("id", "")
-    if not isinstance(request_id, str) or len(request_id) > _MAX_ID:
+    request_id = document.get("id")
+    if request_id is None:
+        request_id = ""
+    elif not isinstance(request_id, str) or len(request_id) > _MAX_ID:
         raise InvalidRequest(f"id: expected a string of at most {_MAX_ID} characters")
     # A literal true or false anywhere shows in the bytes; without one, packing numbers checks their types too.
     plain = type(text) is bytes and b"true" not in text and b"false" not in text
@@ -141,9 +145,13 @@ def _not_finite(text: Buffer) -> str:
     while left:
         where, value = left.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            return where or "body"
+            return where[:_EXPLAINED_CHARACTERS] or "body"
         if isinstance(value, dict):
-            pairs = [(f"{where}.{name[:40]}" if where else name[:40], item) for name, item in value.items()]
+            # What the protocol has no name for may be anything, halves of surrogate pairs included.
+            names = [name if name in _MEMBERS else "…" for name in value]
+            pairs = list(
+                zip((f"{where}.{name}" if where else name for name in names), value.values(), strict=True)
+            )
             left += reversed(pairs)
         elif isinstance(value, list):
             left += [(f"{where}[{index}]", item) for index, item in reversed(list(enumerate(value)))]
