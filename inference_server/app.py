@@ -130,7 +130,7 @@ class App:
             connection.move_on()
 
     def _speak_http2(self, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
-        # Imported when the first client speaks gRPC: protobuf, HPACK and ours are 4 MB that a server without one never needs.
+        # Imported with the first client that speaks gRPC: protobuf, HPACK and ours are 4 MB, which others never need.
         from inference_server.grpc_api import GrpcApi
         from inference_server.http2_connection import Http2Connection
 

@@ -41,7 +41,7 @@ from inference_server.grpc_messages import (
     read_timeout,
     whole_message,
 )
-from inference_server.http2_connection import Accepted
+from inference_server.http2_calls import Accepted
 from inference_server.http2_headers import RequestHead, literal
 from inference_server.http2_stream import Stream
 from inference_server.messages import Call

@@ -66,7 +66,8 @@ async def by_grpclib(port: int) -> None:
 async def by_ours(port: int) -> None:
     """Serve with inference_server.http2_connection."""
     from inference_server.grpc_messages import OK_HEAD, OK_TRAILERS
-    from inference_server.http2_connection import Accepted, Http2Connection
+    from inference_server.http2_calls import Accepted
+    from inference_server.http2_connection import Http2Connection
     from inference_server.http_connection import Peers
 
     class Echo:
