@@ -13,6 +13,7 @@ from collections import deque
 from typing import cast
 
 from inference_server import http2_frames as h2
+from inference_server.eager import begin
 from inference_server.errors import BodyTooLarge, NotReady, RequestError
 from inference_server.http2_allowance import Allowance, OpenBlock
 from inference_server.http2_calls import Accepted, Calls
@@ -21,13 +22,12 @@ from inference_server.http2_goodbye import Goodbye
 from inference_server.http2_headers import HEADER_LIST_BYTES, HeaderBlocks, check_trailers
 from inference_server.http2_stream import Sender, Stream
 from inference_server.http_connection import (
-    BODIES_IN_MEMORY,
     FLOOR_BYTES_PER_SECOND,
     IDLE_SECONDS,
     REQUEST_SECONDS,
     WRITE_SECONDS,
-    Peers,
 )
+from inference_server.http_peers import Peers
 
 logger = logging.getLogger(__name__)
 
@@ -352,10 +352,12 @@ class Http2Connection(asyncio.Protocol):
         if len(stream.body) + size > stream.accepted.max_bytes:
             expected = stream.accepted.max_bytes
             self._refuse(stream, BodyTooLarge(f"request: expected at most {expected} bytes, found more"))
-        elif self._peers.held_bytes + size > BODIES_IN_MEMORY * self._peers.max_body_bytes:
-            self._refuse(stream, NotReady("too many large requests at the same time; try again shortly"))
+            return
+        try:
+            self._peers.charge(size - stream.taken)
+        except NotReady as error:
+            self._refuse(stream, error)
         else:
-            self._peers.held_bytes += size - stream.taken
             stream.taken = 0
             stream.body += data
 
@@ -425,13 +427,8 @@ class Http2Connection(asyncio.Protocol):
     # --- answering ---
 
     def _start(self, stream: Stream) -> None:
-        stream.task = self._loop.create_task(self._answer(stream))
-
-    async def _answer(self, stream: Stream) -> None:
-        try:
-            await self._calls.answer(stream)
-        finally:
-            stream.task = None
+        # Up to its first wait it runs here and now, which may be all of it.
+        stream.task = begin(self._calls.answer(stream), self._loop)
 
     def _refuse(self, stream: Stream, error: RequestError) -> None:
         """Answer a request with an error before its end came; the rest of it is ignored."""

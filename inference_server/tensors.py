@@ -9,7 +9,7 @@ the field. Source: Open Inference Protocol, "Tensor Data Types" and "Tensor Data
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -77,11 +77,15 @@ class TensorSpec:
         name: Tensor name.
         datatype: OIP datatype.
         shape: Sizes by axis, `DYNAMIC` where the model leaves the size open.
+        most_elements: Most elements that a request may announce, an axis of 0 counted as 1; 0 for no bound.
+        most_rows: Most rows on the first axis; 0 for no bound.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    most_elements: int = field(default=0, compare=False)
+    most_rows: int = field(default=0, compare=False)
 
 
 def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
@@ -93,8 +97,17 @@ def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
         where: JSON path of the tensor, for messages.
 
     Raises:
-        InvalidRequest: Not a list of sizes, of another rank, or another size on a fixed axis.
+        InvalidRequest: Not a list of sizes, of another rank, another size on a fixed axis, or more than memory allows.
     """
+    if type(shape) is list and len(shape) == len(spec.shape) <= MAX_RANK:
+        for size, wanted in zip(shape, spec.shape, strict=True):
+            if type(size) is not int or not (
+                0 <= size <= MAX_DIMENSION if wanted == DYNAMIC else size == wanted
+            ):
+                break
+        else:
+            check_caps(shape, spec, where)
+            return tuple(shape)
     if not isinstance(shape, list):
         raise InvalidRequest(f"{where}.shape: expected a list of sizes, found {kind(shape)}")
     if len(shape) > MAX_RANK:
@@ -112,12 +125,39 @@ def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
     for axis, (size, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
         if wanted not in (DYNAMIC, size):
             raise InvalidRequest(f"{where}.shape[{axis}]: expected {wanted}, found {size}")
+    check_caps(shape, spec, where)
     return tuple(shape)
 
 
-def decode_data(
-    data: object, shape: tuple[int, ...], datatype: str, where: str, *, no_booleans: bool = False
-) -> Array:
+def check_caps(shape: Sequence[int], spec: TensorSpec, where: str) -> None:
+    """Refuse a tensor that memory has no room for, before any of it is allocated.
+
+    Args:
+        shape: Its announced sizes.
+        spec: What the model wants, with its bounds.
+        where: JSON path of the tensor, for messages.
+
+    Raises:
+        InvalidRequest: More rows or elements than the server takes.
+    """
+    if spec.most_rows and shape and shape[0] > spec.most_rows:
+        raise InvalidRequest(
+            f"{where}.shape[0]: expected at most {spec.most_rows} rows, for which this server has memory, "
+            f"found {shape[0]}; send several requests"
+        )
+    if spec.most_elements:
+        elements = 1
+        for size in shape:
+            # An axis of 0 makes an empty tensor, which a model may turn into one of all the other sizes.
+            elements *= size or 1
+        if elements > spec.most_elements:
+            raise InvalidRequest(
+                f"{where}.shape: expected at most {spec.most_elements} elements, for which this server has memory, "
+                f"found {elements}; send less in one request"
+            )
+
+
+def decode_data(data: object, shape: tuple[int, ...], datatype: str, where: str) -> Array:
     """Return the values of one tensor, in C order and of exactly this shape and datatype; it may be read-only.
 
     Args:
@@ -125,8 +165,6 @@ def decode_data(
         shape: A shape that `check_shape` returned.
         datatype: OIP datatype.
         where: JSON path of the tensor, for messages.
-        no_booleans: The JSON is known to hold neither true nor false, the only values that pass for numbers and
-            are none: then packing the list is a complete check by itself.
 
     Raises:
         InvalidRequest: Wrong number of values, wrong nesting, or a value that the datatype cannot hold.
@@ -134,20 +172,24 @@ def decode_data(
     if not isinstance(data, list):
         raise InvalidRequest(f"{where}.data: expected a list of values, found {kind(data)}")
     expected = math.prod(shape)
-    if no_booleans and len(data) == expected and (code := _PACKED.get(datatype)) is not None:
+    numpy_type = NUMPY_TYPES[datatype]
+    accepted, words = _ACCEPTED[numpy_type.kind]
+    if (
+        len(data) == expected
+        and (code := _PACKED.get(datatype)) is not None
+        and accepted.issuperset(map(type, data))
+    ):
         try:
             packed = struct.pack(f"<{expected}{code}", *data)
         except (struct.error, OverflowError):
-            pass  # nested, or wrong: what follows takes the one and names the other
+            pass  # beyond the range: what follows names it
         else:
-            return np.frombuffer(packed, NUMPY_TYPES[datatype]).reshape(shape)
+            return np.ndarray(shape, numpy_type, packed)
     values, types = _flatten(data, shape, where)
     if len(values) != expected:
         raise InvalidRequest(
             f"{where}.data: expected {expected} values for shape {list(shape)}, found {len(values)}"
         )
-    numpy_type = NUMPY_TYPES[datatype]
-    accepted, words = _ACCEPTED[numpy_type.kind]
     if not types <= accepted:
         index = next(i for i, value in enumerate(values) if type(value) not in accepted)
         raise InvalidRequest(

@@ -68,7 +68,7 @@ async def by_ours(port: int) -> None:
     from inference_server.grpc_messages import OK_HEAD, OK_TRAILERS
     from inference_server.http2_calls import Accepted
     from inference_server.http2_connection import Http2Connection
-    from inference_server.http_connection import Peers
+    from inference_server.http_peers import Peers
 
     class Echo:
         def accept(self, _: object) -> Accepted:
