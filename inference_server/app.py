@@ -34,6 +34,7 @@ from inference_server.plan import Plan
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
+    from inference_server.grpc_api import GrpcApi
     from inference_server.model import Model
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,9 @@ class App:
         )
         self.dataplane = DataPlane(Metrics(), share_of_memory(DECODED_BYTES), settings.max_queue_size)
         self.dataplane.announce(self._files.name, self._files.version)
-        self._peers = Peers(HttpApi(self.dataplane, settings.max_body_bytes), settings.max_body_bytes)
+        limit = settings.max_body_bytes
+        self._peers = Peers(HttpApi(self.dataplane, limit), limit, http2=self._speak_http2)
+        self._grpc: GrpcApi | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
@@ -128,6 +131,17 @@ class App:
         self._stop.set()
         self.dataplane.draining = True
         self._peers.closing = True
+        for connection in tuple(self._peers.connections):
+            connection.move_on()
+
+    def _speak_http2(self, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
+        # Imported with the first client that speaks gRPC: protobuf, HPACK and ours are 4 MB, which others never need.
+        from inference_server.grpc_api import GrpcApi
+        from inference_server.http2_connection import Http2Connection
+
+        if self._grpc is None:
+            self._grpc = GrpcApi(self.dataplane, self._settings.max_body_bytes)
+        Http2Connection.take_over(self._grpc, peers, transport, data)
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
