@@ -16,6 +16,7 @@ FRAME = {
     "finetune",
     "memory",
     "models",
+    "null_server",
     "path_models",
     "table",
 }

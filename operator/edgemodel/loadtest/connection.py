@@ -4,8 +4,8 @@ Promises that at most one request is out; that whatever the server sends, memory
 a body only the first bytes are kept); and that each request that was sent ends in ``answered`` or in ``lost``, once.
 Understands answers by Content-Length, in chunks, and by the end of the connection (RFC 9112 section 6.3).
 
-Why not an HTTP library: the client must be faster than what it measures, on the same two cores. httpx takes 40 times as
-much processor time for each request (docs/reference/cli.md has the figures).
+Why not an HTTP library: the client must cost less than what it measures, on the same two cores. httpx takes tens of times
+the processor time for each request (``make bench NAME=load_client``).
 """
 
 import asyncio
