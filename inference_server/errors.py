@@ -11,7 +11,9 @@
     │   ├── UnsupportedEncoding   415
     │   ├── HeaderTooLarge        431
     │   ├── ExecutionFailed       500  the model itself failed on a well-formed input
-    │   └── NotReady              503  loading, or out of memory for this request
+    │   ├── NotReady              503  loading, or out of memory for this request
+    │   │   └── Overloaded        503  more is waiting than can be answered in time
+    │   └── DeadlineExceeded      504  the client's own deadline passed before there was an answer
     ├── SamplesUnreadable         the golden samples cannot be read; the model is served all the same
     └── FatalError                the process ends with `exit_code`; `reason` goes to the termination log
         ├── InvalidSettings       2    a flag or an environment variable
@@ -85,6 +87,16 @@ class NotReady(RequestError):
     """The server cannot answer now; the same request may succeed later or elsewhere."""
 
     status = 503
+
+
+class Overloaded(NotReady):
+    """More requests wait than can be answered in time; refused before anything was computed."""
+
+
+class DeadlineExceeded(RequestError):
+    """The moment by which the client wanted the answer has passed."""
+
+    status = 504
 
 
 class SamplesUnreadable(ServerError):

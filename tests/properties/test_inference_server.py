@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from inference_server.dataplane import DataPlane
 from inference_server.errors import InvalidRequest
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers, Request
+from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_messages import Request
 from inference_server.messages import InferenceRequest
 from inference_server.metrics import Metrics
 from inference_server.oip_json import decode_request
@@ -46,9 +47,9 @@ REQUESTS = st.fixed_dictionaries(
 
 
 def api():
-    plane = DataPlane("m", "1", 1, Metrics())
-    plane.serve(Doubler())
-    return HttpApi(plane)
+    plane = DataPlane(Metrics())
+    plane.add(Doubler())
+    return HttpApi(plane, 4096)
 
 
 def dumped(document) -> bytes:
@@ -59,7 +60,7 @@ def dumped(document) -> bytes:
 @settings(max_examples=400, deadline=None)
 def test_any_body_is_a_request_or_refused(body):
     try:
-        request = decode_request(body, Doubler.metadata)
+        request = decode_request(body, Doubler.metadata).request
     except InvalidRequest:
         return
     assert isinstance(request, InferenceRequest)
@@ -77,7 +78,7 @@ def test_any_json_gets_a_200_or_a_400(body):
 
     response = asyncio.run(ask())
     assert response.status in (200, 400)
-    assert ("error" in json.loads(response.body)) == (response.status == 400)
+    assert ("error" in json.loads(b"".join(response.body))) == (response.status == 400)
 
 
 @given(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+import uvloop
 
 from inference_server.dataplane import DataPlane
 from inference_server.http_api import HttpApi
@@ -15,9 +16,16 @@ from inference_server.metrics import Metrics
 from inference_server.tensors import TensorSpec
 
 
+def pytest_asyncio_loop_factories(config, item):
+    """The loops that a test may ask for by name: the server's own is uvloop. A test that asks for none gets the first."""
+    both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    marker = item.get_closest_marker("asyncio")
+    return both if marker is not None and "loop_factories" in marker.kwargs else {"asyncio": both["asyncio"]}
+
+
 async def until(condition):
-    """Wait for a condition, at most two seconds."""
-    async with asyncio.timeout(2):
+    """Wait for a condition, at most ten seconds."""
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 — other threads and the kernel set no asyncio.Event
             await asyncio.sleep(0.001)
 
@@ -36,9 +44,11 @@ class Doubler:
         self.entered = threading.Event()
         self.failure = None
         self.runs = 0
+        self.taken = lambda array: None  # is called with each input
 
     def run(self, outputs, inputs):
         self.runs += 1
+        self.taken(inputs["x"])
         self.entered.set()
         assert self.go.wait(5)
         if self.failure is not None:
@@ -58,10 +68,10 @@ class Client:
 
     async def receive(self):
         """Return `(status, headers, body)` of the next answer."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 2)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
         first, *lines = head.decode().rstrip().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 2)
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 10)
         return int(first.split()[1]), headers, body
 
     async def closed(self):
@@ -77,8 +87,9 @@ class Loopback:
 
     def __init__(self, model, max_body_bytes):
         self.model = model
-        self.dataplane = DataPlane("m", "1", 1, Metrics())
-        self.peers = Peers(HttpApi(self.dataplane), max_body_bytes, date=b"today")
+        self.dataplane = DataPlane(Metrics())
+        self.dataplane.announce("m", "1")
+        self.peers = Peers(HttpApi(self.dataplane, max_body_bytes), max_body_bytes, date=b"today")
         self.port = 0
         self._writers = []
 
@@ -108,7 +119,7 @@ def loopback():
     async def start(*, loaded=True, max_body_bytes=4096):
         server = Loopback(Doubler(), max_body_bytes)
         if loaded:
-            server.dataplane.serve(server.model)
+            server.dataplane.add(server.model)
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(lambda: HttpConnection(server.peers, loop), "127.0.0.1", 0)
         server.port = listener.sockets[0].getsockname()[1]

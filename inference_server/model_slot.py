@@ -1,0 +1,137 @@
+"""One served model: its plan, its threads, its golden result and its metrics.
+
+Promises that what it was given is answered or refused with a `RequestError`, and that after `close` the model is let go
+once the last run has ended. Names, versions and the count of requests are the data plane's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
+from inference_server.metrics import Metrics
+from inference_server.plan import Plan
+from inference_server.scheduler import Scheduler
+from inference_server.statistics import ModelStatistics
+from inference_server.tensors import Array
+
+
+class ServedModel(Protocol):
+    """What the data plane needs of a model (`inference_server.model.Model`)."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Name, version, inputs and outputs."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the artifact's manifest, or ""."""
+
+    @property
+    def load_seconds(self) -> float:
+        """Time the load took."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory the load added."""
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Compute; blocks."""
+
+
+class ModelSlot:
+    """A model that is being served.
+
+    Args:
+        model: Loaded and warmed up.
+        plan: How to compute it.
+        golden: What came of its golden samples.
+        metrics: Where to count.
+    """
+
+    def __init__(self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics) -> None:
+        self.model = model
+        self.metadata = replace(model.metadata, parameters=_parameters(plan))
+        self.plan = plan
+        self.golden = golden
+        self.statistics = ModelStatistics()
+        self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
+        self.labels = (model.metadata.name, model.metadata.version)
+        self._metrics = metrics
+        self.inflight = metrics.inflight.labels(*self.labels)
+        self._compute_duration = metrics.compute_duration.labels(*self.labels)
+        self._queue_duration = metrics.queue_duration.labels(*self.labels)
+        self._batch_size = metrics.batch_size.labels(*self.labels)
+        self.scheduler = Scheduler(model.run, plan, self)
+        self._show()
+
+    async def compute(self, call: Call, request: InferenceRequest) -> list[Array]:
+        """Return the outputs that were asked for.
+
+        Raises:
+            RequestError: The model refuses or fails, or there is no time or memory for it.
+        """
+        deadline = call.deadline
+        if request.timeout is not None:
+            own = call.received + request.timeout
+            deadline = own if deadline is None else min(own, deadline)
+        return await self.scheduler.compute(request, deadline)
+
+    async def close(self) -> None:
+        """Take no further request, and return when the last one has ended; then its gauges go."""
+        await self.scheduler.close()
+        metrics = self._metrics
+        for gauge in (
+            metrics.load_duration,
+            metrics.memory,
+            metrics.batch_size_limit,
+            metrics.compute_threads,
+        ):
+            gauge.remove(*self.labels)
+        for gauge in (metrics.compute_sessions, metrics.compute_inline, metrics.inflight):
+            gauge.remove(*self.labels)
+        metrics.info.remove(*self.labels, self.model.digest)
+        for outcome in ("Pass", "Fail"):
+            metrics.golden.remove(*self.labels, outcome)
+
+    def abandon(self) -> None:
+        """Take no further request; what waits is dropped, what computes is left alone."""
+        self.scheduler.abandon()
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """Count a run (for `Scheduler`)."""
+        self._compute_duration.observe(seconds)
+        self._batch_size.observe(rows)
+        self.statistics.ran(rows, seconds)
+
+    def waited(self, seconds: float) -> None:
+        """Count a request's wait (for `Scheduler`)."""
+        self._queue_duration.observe(seconds)
+        self.statistics.queue.add(seconds)
+
+    def _show(self) -> None:
+        metrics, labels, plan = self._metrics, self.labels, self.plan
+        metrics.load_duration.labels(*labels).set(self.model.load_seconds)
+        metrics.memory.labels(*labels).set(self.model.memory_bytes)
+        metrics.info.labels(*labels, self.model.digest).set(1)
+        metrics.batch_size_limit.labels(*labels).set(plan.batch_rows)
+        metrics.compute_threads.labels(*labels).set(plan.threads)
+        metrics.compute_sessions.labels(*labels).set(plan.sessions)
+        metrics.compute_inline.labels(*labels).set(plan.inline)
+        failed = self.golden.total - self.golden.passed
+        if self.golden.outcome == "Fail":
+            failed = max(failed, 1)  # samples that cannot be read have no number
+        for outcome, count in (("Pass", self.golden.passed), ("Fail", failed)):
+            metrics.golden.labels(*labels, outcome).set(count)
+
+
+def _parameters(plan: Plan) -> dict[str, str | int | float | bool]:
+    """Return what clients are told of how a model is computed."""
+    return {
+        "batchable": plan.batchable,
+        "max_batch_size": plan.batch_rows,
+        "max_queue_delay_microseconds": round(plan.queue_delay * 1e6),
+        "threads": plan.threads,
+        "sessions": plan.sessions,
+        "inline": plan.inline,
+    }
