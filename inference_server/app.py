@@ -32,6 +32,7 @@ from inference_server.plan import Plan
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
+    from inference_server.grpc_api import GrpcApi
     from inference_server.model import Model
 
 logger = logging.getLogger(__name__)
@@ -84,10 +85,11 @@ class App:
         self._files = find_model(
             settings.model, name=settings.name, version=settings.version, digest=settings.digest
         )
-        self._threads = settings.threads or cpu_limit()
-        self.dataplane = DataPlane(Metrics())
+        self.dataplane = DataPlane(Metrics(), most_waiting=settings.max_queue_size)
         self.dataplane.announce(self._files.name, self._files.version)
-        self._peers = Peers(HttpApi(self.dataplane, settings.max_body_bytes), settings.max_body_bytes)
+        limit = settings.max_body_bytes
+        self._peers = Peers(HttpApi(self.dataplane, limit), limit, http2=self._speak_http2)
+        self._grpc: GrpcApi | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
@@ -124,6 +126,17 @@ class App:
         self._stop.set()
         self.dataplane.draining = True
         self._peers.closing = True
+        for connection in tuple(self._peers.connections):
+            connection.move_on()
+
+    def _speak_http2(self, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
+        # Imported when the first client speaks gRPC: protobuf and HPACK are 3 MB that a server without one never needs.
+        from inference_server.grpc_api import GrpcApi
+        from inference_server.http2_connection import Http2Connection
+
+        if self._grpc is None:
+            self._grpc = GrpcApi(self.dataplane, self._settings.max_body_bytes)
+        Http2Connection.take_over(self._grpc, peers, transport, data)
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -139,9 +152,10 @@ class App:
 
     async def _load(self) -> bool:
         """Load in a thread, so that liveness answers meanwhile; return whether there is a model to serve."""
-        model = await self._unless_stopped(_Loading(self._files, self._threads).done)
-        if model is None:
+        loaded = await self._unless_stopped(_Loading(self._files, self._settings).done)
+        if loaded is None:
             return False
+        model, plan = loaded
         samples = asyncio.ensure_future(
             golden.judge(self.dataplane, model, self._files, self._settings.golden_timeout)
         )
@@ -152,7 +166,7 @@ class App:
             # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
             told = [failure.message for failure in result.failures]
             logger.error("golden samples failed", extra={"fields": {"failures": told}})
-        self.dataplane.add(model, Plan(sessions=self._threads, threads=self._threads), result)
+        self.dataplane.add(model, plan, result)
         logger.info(
             "ready",
             extra={
@@ -160,7 +174,6 @@ class App:
                     "model": self._files.name,
                     "version": self._files.version,
                     "digest": self._files.digest,
-                    "threads": self._threads,
                     "load_seconds": round(model.load_seconds, 4),
                     "golden_samples": f"{result.outcome} {result.passed}/{result.total}",
                     "start_seconds": round(_process_age(), 2),
@@ -218,26 +231,26 @@ class App:
 class _Loading:
     """A load under way in a daemon thread: the process may end without waiting for it."""
 
-    def __init__(self, files: ModelFiles, threads: int) -> None:
+    def __init__(self, files: ModelFiles, settings: Settings) -> None:
         # Imported here, after the socket listens: onnxruntime is most of the start-up time.
-        from inference_server.model import Model
+        from inference_server import loading
 
         self._loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[Model] = self._loop.create_future()
+        self.done: asyncio.Future[tuple[Model, Plan]] = self._loop.create_future()
 
         def load() -> None:
             try:
-                model = Model(files, threads)
+                loaded = loading.load(files, settings, cpu_limit())
             except BaseException as error:  # noqa: BLE001 — handed to the waiter, which raises it
                 self._loop.call_soon_threadsafe(self._fail, error)
             else:
-                self._loop.call_soon_threadsafe(self._succeed, model)
+                self._loop.call_soon_threadsafe(self._succeed, loaded)
 
         threading.Thread(target=load, name="load", daemon=True).start()
 
-    def _succeed(self, model: "Model") -> None:
+    def _succeed(self, loaded: "tuple[Model, Plan]") -> None:
         if not self.done.done():
-            self.done.set_result(model)
+            self.done.set_result(loaded)
 
     def _fail(self, error: BaseException) -> None:
         if not self.done.done():

@@ -23,6 +23,7 @@ from inference_server.messages import (
 from inference_server.metrics import Metrics
 from inference_server.model_slot import ModelSlot, ServedModel
 from inference_server.plan import Plan
+from inference_server.scheduler import MOST_WAITING
 from inference_server.tensors import Array
 
 logger = logging.getLogger(__name__)
@@ -49,14 +50,18 @@ class DataPlane:
     Args:
         metrics: Where to count.
         decoded_bytes: Most memory that the inputs of all requests may take together.
+        most_waiting: Most requests that may wait for each model.
     """
 
-    def __init__(self, metrics: Metrics, decoded_bytes: int = DECODED_BYTES) -> None:
+    def __init__(
+        self, metrics: Metrics, decoded_bytes: int = DECODED_BYTES, most_waiting: int = MOST_WAITING
+    ) -> None:
         self.metrics = metrics
         self.draining = False
         self._slots: dict[str, ModelSlot] = {}
         self._loading: dict[str, str] = {}
         self._most_decoded_bytes = decoded_bytes
+        self._most_waiting = most_waiting
         self._decoded_bytes = 0
         self._codes: dict[tuple[str, str, tuple[str, str]], _Outcome] = {}
 
@@ -78,7 +83,7 @@ class DataPlane:
         name = model.metadata.name
         if name in self._slots:
             raise ValueError(f"model {name!r} is being served already")
-        slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics)
+        slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics, self._most_waiting)
         self._loading.pop(name, None)
         return slot
 

@@ -10,8 +10,9 @@ a `Handler`. Why not a ready-made server: docs/adr/0007-http-server.md.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -36,11 +37,32 @@ _MAX_HEADERS = 100
 # All bodies in memory at a time, as a multiple of the largest one.
 BODIES_IN_MEMORY = 8
 
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Answers up to here leave in one write and one packet; a part of a larger one is not copied to join it.
 _JOINED_BYTES = 64 * 1024
 # What this module looks at, beside what the handler does.
 _LOOKED_AT = frozenset({b"content-length", b"expect"})
+
+
+class Connection(Protocol):
+    """What the process asks of a connection."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is due or being computed."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
+    def move_on(self) -> None:
+        """Have the peer send its next requests elsewhere."""
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+
+    def overdue(self, now: float) -> bool:
+        """Whether the peer has been given long enough."""
 
 
 @dataclass(slots=True)
@@ -49,10 +71,12 @@ class Peers:
 
     handler: Handler
     max_body_bytes: int
-    connections: "set[HttpConnection]" = field(default_factory=set)
+    connections: "set[Connection]" = field(default_factory=set)
     held_bytes: int = 0  # bodies of all connections that are in memory now
     date: bytes = b""  # for the Date header; whoever owns the clock keeps it fresh
     closing: bool = False  # answer, and close the connection with the answer
+    # Takes over a connection on which HTTP/2 is spoken, with the bytes that came; None refuses them.
+    http2: Callable[["Peers", asyncio.Transport, bytes], None] | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +112,8 @@ class HttpConnection(asyncio.Protocol):
         self._in_head = True
         self._paused = False
         self._deaf = False  # nothing that still arrives is looked at
+        # Of the first bytes, while they may be the preface of HTTP/2 (RFC 9113 section 3.4).
+        self._opening: bytes | None = b"" if peers.http2 is not None else None
         self._since = loop.time()
         self._writing_since: float | None = None
         self._writable = asyncio.Event()
@@ -137,6 +163,14 @@ class HttpConnection(asyncio.Protocol):
         """Parse what arrived."""
         if self._deaf:
             return
+        if self._opening is not None:
+            data = self._opening + data
+            self._opening = data if len(data) < len(_PREFACE) and _PREFACE.startswith(data) else None
+            if self._opening is not None:
+                return
+            if data.startswith(_PREFACE):
+                self._hand_over(data)
+                return
         was_busy, was_in_body, body_bytes = self.busy, not self._in_head, self._body_bytes
         if self._in_head:
             if self._head_bytes == 0:
@@ -277,6 +311,9 @@ class HttpConnection(asyncio.Protocol):
         """Whether part of a request has arrived."""
         return not self._deaf and (self._head_bytes > 0 or not self._in_head)
 
+    def move_on(self) -> None:
+        """Nothing: the next answer says `Connection: close`."""
+
     def close_if_idle(self) -> None:
         """Close a connection on which nothing is under way."""
         if self._transport is not None and not self.busy and not self.mid_request:
@@ -318,6 +355,15 @@ class HttpConnection(asyncio.Protocol):
         self._in_head = True
         self._head_bytes = 0
         self._turns.append(_Turn(request, self._keep_alive))
+
+    def _hand_over(self, data: bytes) -> None:
+        """Leave the connection to HTTP/2."""
+        transport = self._transport
+        assert transport is not None
+        assert self._peers.http2 is not None
+        self._peers.connections.discard(self)
+        self._transport, self._deaf = None, True
+        self._peers.http2(self._peers, transport, data)
 
     def _too_large(self, found: str) -> BodyTooLarge:
         return BodyTooLarge(f"body: expected at most {self._peers.max_body_bytes} bytes, found {found}")

@@ -47,11 +47,14 @@ class ModelSlot:
         plan: How to compute it.
         golden: What came of its golden samples.
         metrics: Where to count.
+        most_waiting: Most requests that may wait.
     """
 
-    def __init__(self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics) -> None:
+    def __init__(
+        self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics, most_waiting: int
+    ) -> None:
         self.model = model
-        self.metadata = replace(model.metadata, parameters=_parameters(plan))
+        self.metadata = replace(model.metadata, parameters={**model.metadata.parameters, **_parameters(plan)})
         self.plan = plan
         self.golden = golden
         self.statistics = ModelStatistics()
@@ -62,7 +65,7 @@ class ModelSlot:
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
         self._queue_duration = metrics.queue_duration.labels(*self.labels)
         self._batch_size = metrics.batch_size.labels(*self.labels)
-        self.scheduler = Scheduler(model.run, plan, self)
+        self.scheduler = Scheduler(model.run, plan, self, most_waiting)
         self._show()
 
     async def compute(self, call: Call, request: InferenceRequest) -> list[Array]:
