@@ -76,8 +76,10 @@ def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None
         whole = memoryview(body)
         text, binary = whole[:header_length], whole[header_length:]
     document = _parse(text)
-    request_id = document.get("id", "")
-    if not isinstance(request_id, str) or len(request_id) > _MAX_ID:
+    request_id = document.get("id")
+    if request_id is None:
+        request_id = ""
+    elif not isinstance(request_id, str) or len(request_id) > _MAX_ID:
         raise InvalidRequest(f"id: expected a string of at most {_MAX_ID} characters")
     # A literal true or false anywhere shows in the bytes; without one, packing numbers checks their types too.
     plain = type(text) is bytes and b"true" not in text and b"false" not in text

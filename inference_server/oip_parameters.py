@@ -1,7 +1,8 @@
 """The `parameters` of a request, its inputs and its outputs: which are known, and what each may be.
 
 Pure. Promises that a parameter that would change the answer is either obeyed or refused by name; one that this
-server has never heard of is ignored, as the protocol allows. Names are Triton's: `timeout` (microseconds),
+server has never heard of is ignored, as the protocol allows; null is as good as nothing, since clients write out
+what they leave open. Names are Triton's: `timeout` (microseconds),
 `binary_data_output`, `binary_data`, `binary_data_size`; `priority` is taken and ignored.
 """
 
@@ -34,8 +35,6 @@ def parameters_of(entry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """
     parameters = entry.get("parameters")
     if parameters is None:
-        if "parameters" in entry:
-            raise InvalidRequest(f"{where}: expected an object, found nothing")
         return {}
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"{where}: expected an object, found {kind(parameters)}")
@@ -55,7 +54,7 @@ def timeout_seconds(parameters: Mapping[str, Any], where: str) -> float | None:
     value = parameters.get("timeout")
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value <= _MOST_MICROSECONDS:
+    if not _is_whole(value) or not 0 <= value <= _MOST_MICROSECONDS:
         raise InvalidRequest(
             f"{where}.timeout: expected a whole number of microseconds from 0 to 2^63-1, found {shown(value)}"
         )
@@ -88,7 +87,7 @@ def binary_size(parameters: Mapping[str, Any], left: int, where: str) -> int | N
     value = parameters.get("binary_data_size")
     if value is None:
         return None
-    if type(value) is not int or value < 0:
+    if not _is_whole(value) or value < 0:
         raise InvalidRequest(
             f"{where}.binary_data_size: expected a whole number of bytes, found {shown(value)}"
         )
@@ -96,4 +95,9 @@ def binary_size(parameters: Mapping[str, Any], left: int, where: str) -> int | N
         raise InvalidRequest(
             f"{where}.binary_data_size: expected at most the {left} bytes that are left, found {shown(value)}"
         )
-    return value
+    return int(value)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a value is what JSON Schema calls an integer: 8 or 8.0, and no boolean."""
+    return type(value) is int or (type(value) is float and value.is_integer())

@@ -125,19 +125,19 @@ def _request(model: ModelMetadata) -> Schema:
             {"contains": _object(name={"const": spec.name})} for spec in model.inputs
         ]
     wanted = _object(name={"enum": [spec.name for spec in model.outputs]})
-    wanted["properties"]["parameters"] = _parameters(binary_data={"type": "boolean"})
+    wanted["properties"]["parameters"] = _parameters(binary_data={"type": ["boolean", "null"]})
     schema["properties"] |= {
-        "id": {"type": "string", "maxLength": 1024},
-        "outputs": {"type": "array", "items": wanted, "maxItems": len(model.outputs)},
+        "id": {"type": ["string", "null"], "maxLength": 1024},
+        "outputs": {"type": ["array", "null"], "items": wanted, "maxItems": len(model.outputs)},
         "parameters": _parameters(
-            binary_data_output={"type": "boolean"},
+            binary_data_output={"type": ["boolean", "null"]},
             timeout={
-                "type": "integer",
+                "type": ["integer", "null"],
                 "minimum": 0,
                 "maximum": _MAX_SIZE,
-                "description": "Microseconds; 0: none.",
+                "description": "Microseconds from the complete request after which nobody wants the answer; 0: no limit.",
             },
-            sequence_id={"enum": [0, ""]},
+            sequence_id={"enum": [0, "", False, None], "description": "Not supported."},
         ),
     }
     return schema
@@ -154,15 +154,9 @@ def _input(spec: TensorSpec) -> Schema:
         # Draft 2020-12 has a schema for each place.
         shape |= {"prefixItems": sizes} if any(size != sizes[0] for size in sizes) else {"items": sizes[0]}
     schema = _object(name={"const": spec.name}, datatype={"const": spec.datatype}, shape=shape)
+    schema["required"].append("data")
     schema["properties"]["data"] = flat if len(spec.shape) < 2 else {"anyOf": [flat, _nested(spec, value)]}
-    schema["properties"]["parameters"] = _parameters(
-        binary_data_size={
-            "type": "integer",
-            "minimum": 0,
-            "description": "Bytes of binary data, instead of data.",
-        }
-    )
-    schema["anyOf"] = [{"required": ["data"]}, {"required": ["parameters"]}]
+    schema["properties"]["parameters"] = _parameters()
     return schema
 
 
@@ -196,7 +190,11 @@ def _value(datatype: str) -> Schema:
     numpy_type = NUMPY_TYPES[datatype]
     if numpy_type.kind == "f":
         limits = np.finfo(numpy_type)
-        return {"type": "number", "minimum": float(limits.min), "maximum": float(limits.max)}
+        if datatype == "FP64":
+            return {"type": "number", "minimum": float(limits.min), "maximum": float(limits.max)}
+        # Up to half a step over the largest number a value rounds to that; from there on, to infinity.
+        beyond = float(limits.max) + 2.0 ** int(limits.maxexp - limits.nmant - 2)
+        return {"type": "number", "exclusiveMinimum": -beyond, "exclusiveMaximum": beyond}
     if numpy_type.kind in "iu":
         return {
             "type": "integer",
@@ -242,7 +240,7 @@ def _object(**properties: Any) -> Schema:
 
 
 def _parameters(**properties: Any) -> Schema:
-    return {"type": "object", "properties": properties}
+    return {"type": ["object", "null"], "properties": properties}
 
 
 def _list(items: Any) -> Schema:

@@ -54,7 +54,7 @@ _ACCEPTED: dict[str, tuple[frozenset[type], str]] = {
 
 
 # What `struct` calls the datatypes that it packs exactly as numpy does: rounding to nearest, and an error beyond the range.
-# Only in standard sizes ("="): in native ones a float beyond FP32 becomes infinity without a word.
+# (The latter with a byte order in front; its native float silently makes infinity of 1e39.)
 _PACKED = {
     "FP32": "f",
     "FP64": "d",
@@ -136,7 +136,7 @@ def decode_data(
     expected = math.prod(shape)
     if no_booleans and len(data) == expected and (code := _PACKED.get(datatype)) is not None:
         try:
-            packed = struct.pack(f"={expected}{code}", *data)
+            packed = struct.pack(f"<{expected}{code}", *data)
         except (struct.error, OverflowError):
             pass  # nested, or wrong: what follows takes the one and names the other
         else:

@@ -104,6 +104,28 @@ def test_what_is_taken_is_given_back_unchanged(data, datatype, shape):
     assert orjson.loads(orjson.dumps(encode_data(array), option=orjson.OPT_SERIALIZE_NUMPY)) == values
 
 
+@given(
+    values=st.lists(
+        st.floats(allow_nan=False, allow_infinity=False)
+        | st.floats(-4e38, 4e38)
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.integers(-300, 300)
+        | st.sampled_from([None, "1", [1], {}, []]),
+        max_size=5,
+    ),
+    datatype=st.sampled_from(sorted(set(NUMPY_TYPES) - {"BYTES"})),
+)
+@settings(max_examples=400, deadline=None)
+def test_without_booleans_the_short_way_judges_as_the_long_one(values, datatype):
+    def decoded(**options):
+        try:
+            return decode_data(values, (len(values),), datatype, "x", **options).tobytes()
+        except InvalidRequest as error:
+            return str(error)
+
+    assert decoded(no_booleans=True) == decoded()
+
+
 def _limits(numpy_type):
     bits, signed = 8 * numpy_type.itemsize, numpy_type.kind == "i"
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
