@@ -145,11 +145,18 @@ def _not_finite(text: Buffer) -> str:
         if isinstance(value, float) and not math.isfinite(value):
             return where or "body"
         if isinstance(value, dict):
-            pairs = [(f"{where}.{name[:40]}" if where else name[:40], item) for name, item in value.items()]
+            pairs = [
+                (f"{where}.{_shown(name)}" if where else _shown(name), item) for name, item in value.items()
+            ]
             left += reversed(pairs)
         elif isinstance(value, list):
             left += [(f"{where}[{index}]", item) for index, item in reversed(list(enumerate(value)))]
     return ""
+
+
+def _shown(name: str) -> str:
+    # The standard library takes half of a surrogate pair for a character; an answer with one could not be written.
+    return name[:40].encode("utf-8", "replace").decode("utf-8")
 
 
 def _decode_whole(body: Buffer, model: ModelMetadata) -> Decoded:
