@@ -14,6 +14,7 @@ FRAME = {
     "delta_rivals",
     "figures",
     "finetune",
+    "hostile_clients",
     "memory",
     "models",
     "null_server",
