@@ -23,10 +23,13 @@ _MAX_ID = 1024
 _NAMED_IN_MESSAGE = 20
 # Bodies beyond this are not read a second time only to say where their NaN is.
 _EXPLAINED_BYTES = 64 * 1024
+_EXPLAINED_CHARACTERS = 100
+_MEMBERS = frozenset({"id", "inputs", "outputs", "name", "datatype", "shape", "data", "parameters"})
 _NOTHING: frozenset[str] = frozenset()
+_NO_BINARY = memoryview(b"")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decoded:
     """A request, and how the client wants its outputs.
 
@@ -39,7 +42,7 @@ class Decoded:
     binary: frozenset[str] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """The body of a response.
 
@@ -66,7 +69,7 @@ def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None
     """
     if header_length == 0:
         return _decode_whole(body, model)
-    text, binary = body, memoryview(b"")
+    text, binary = body, _NO_BINARY
     if header_length is not None:
         if header_length > len(body):
             raise InvalidRequest(
@@ -81,9 +84,7 @@ def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None
         request_id = ""
     elif not isinstance(request_id, str) or len(request_id) > _MAX_ID:
         raise InvalidRequest(f"id: expected a string of at most {_MAX_ID} characters")
-    # A literal true or false anywhere shows in the bytes; without one, packing numbers checks their types too.
-    plain = type(text) is bytes and b"true" not in text and b"false" not in text
-    inputs = _inputs(document.get("inputs"), model, binary, plain)
+    inputs = _inputs(document.get("inputs"), model, binary)
     timeout, all_binary = None, False
     if "parameters" in document:
         parameters = parameters_of(document, "parameters")
@@ -143,20 +144,17 @@ def _not_finite(text: Buffer) -> str:
     while left:
         where, value = left.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            return where or "body"
+            return where[:_EXPLAINED_CHARACTERS] or "body"
         if isinstance(value, dict):
-            pairs = [
-                (f"{where}.{_shown(name)}" if where else _shown(name), item) for name, item in value.items()
-            ]
+            # What the protocol has no name for may be anything, halves of surrogate pairs included.
+            names = [name if name in _MEMBERS else "…" for name in value]
+            pairs = list(
+                zip((f"{where}.{name}" if where else name for name in names), value.values(), strict=True)
+            )
             left += reversed(pairs)
         elif isinstance(value, list):
             left += [(f"{where}[{index}]", item) for index, item in reversed(list(enumerate(value)))]
     return ""
-
-
-def _shown(name: str) -> str:
-    # The standard library takes half of a surrogate pair for a character; an answer with one could not be written.
-    return name[:40].encode("utf-8", "replace").decode("utf-8")
 
 
 def _decode_whole(body: Buffer, model: ModelMetadata) -> Decoded:
@@ -188,7 +186,7 @@ def _find(entry: object, tensors: tuple[TensorSpec, ...], where: str) -> tuple[d
     raise InvalidRequest(f"{where}.name: expected one of {_named(tensors)}, found {found}")
 
 
-def _inputs(entries: object, model: ModelMetadata, binary: memoryview, no_booleans: bool) -> dict[str, Array]:
+def _inputs(entries: object, model: ModelMetadata, binary: memoryview) -> dict[str, Array]:
     if not isinstance(entries, list):
         raise InvalidRequest("inputs: expected a list of tensors")
     # Counted first, so that a body of a million tensors costs one comparison.
@@ -212,9 +210,7 @@ def _inputs(entries: object, model: ModelMetadata, binary: memoryview, no_boolea
             parameters = parameters_of(entry, f"{where}.parameters")
             size = binary_size(parameters, len(binary) - claimed, f"{where}.parameters")
         if size is None:
-            arrays[spec.name] = decode_data(
-                entry.get("data"), shape, spec.datatype, where, no_booleans=no_booleans
-            )
+            arrays[spec.name] = decode_data(entry.get("data"), shape, spec.datatype, where)
             continue
         if "data" in entry:
             raise InvalidRequest(f"{where}: expected either data or parameters.binary_data_size, found both")

@@ -95,6 +95,14 @@ def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
     Raises:
         InvalidRequest: Not a list of sizes, of another rank, or another size on a fixed axis.
     """
+    if type(shape) is list and len(shape) == len(spec.shape) <= MAX_RANK:
+        for size, wanted in zip(shape, spec.shape, strict=True):
+            if type(size) is not int or not (
+                0 <= size <= MAX_DIMENSION if wanted == DYNAMIC else size == wanted
+            ):
+                break
+        else:
+            return tuple(shape)
     if not isinstance(shape, list):
         raise InvalidRequest(f"{where}.shape: expected a list of sizes, found {kind(shape)}")
     if len(shape) > MAX_RANK:
@@ -115,9 +123,7 @@ def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def decode_data(
-    data: object, shape: tuple[int, ...], datatype: str, where: str, *, no_booleans: bool = False
-) -> Array:
+def decode_data(data: object, shape: tuple[int, ...], datatype: str, where: str) -> Array:
     """Return the values of one tensor, in C order and of exactly this shape and datatype; it may be read-only.
 
     Args:
@@ -125,8 +131,6 @@ def decode_data(
         shape: A shape that `check_shape` returned.
         datatype: OIP datatype.
         where: JSON path of the tensor, for messages.
-        no_booleans: The JSON is known to hold neither true nor false, the only values that pass for numbers and
-            are none: then packing the list is a complete check by itself.
 
     Raises:
         InvalidRequest: Wrong number of values, wrong nesting, or a value that the datatype cannot hold.
@@ -134,20 +138,24 @@ def decode_data(
     if not isinstance(data, list):
         raise InvalidRequest(f"{where}.data: expected a list of values, found {kind(data)}")
     expected = math.prod(shape)
-    if no_booleans and len(data) == expected and (code := _PACKED.get(datatype)) is not None:
+    numpy_type = NUMPY_TYPES[datatype]
+    accepted, words = _ACCEPTED[numpy_type.kind]
+    if (
+        len(data) == expected
+        and (code := _PACKED.get(datatype)) is not None
+        and accepted.issuperset(map(type, data))
+    ):
         try:
             packed = struct.pack(f"<{expected}{code}", *data)
         except (struct.error, OverflowError):
-            pass  # nested, or wrong: what follows takes the one and names the other
+            pass  # beyond the range: what follows names it
         else:
-            return np.frombuffer(packed, NUMPY_TYPES[datatype]).reshape(shape)
+            return np.ndarray(shape, numpy_type, packed)
     values, types = _flatten(data, shape, where)
     if len(values) != expected:
         raise InvalidRequest(
             f"{where}.data: expected {expected} values for shape {list(shape)}, found {len(values)}"
         )
-    numpy_type = NUMPY_TYPES[datatype]
-    accepted, words = _ACCEPTED[numpy_type.kind]
     if not types <= accepted:
         index = next(i for i, value in enumerate(values) if type(value) not in accepted)
         raise InvalidRequest(

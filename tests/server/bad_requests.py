@@ -148,6 +148,7 @@ def _documents() -> list[BadRequest]:
         "closed lists 20,000 deep": (b"[" * 20_000 + b"]" * 20_000, "body"),
         "half of a surrogate pair": (document(tensor(name="\ud800")), "body"),
         "half of a surrogate pair beside NaN": (b'{"in\\ud800":[NaN]}', "finite"),
+        "a long name beside NaN": (b'{"%s":[NaN]}' % (b"n" * 50_000), "finite"),
         "a list": (b"[]", "body"),
         "null": (b"null", "body"),
         "no inputs": (b"{}", "inputs"),
@@ -171,6 +172,9 @@ def _documents() -> list[BadRequest]:
         "outputs that are an object": (document(tensor(), outputs={"name": "y"}), "outputs"),
         "an id that is an object": (document(tensor(), id={}), "id"),
         "parameters that are a list": (document(tensor(), parameters=[1]), "parameters"),
+        "a negative timeout": (document(tensor(), parameters={"timeout": -1}), "timeout"),
+        "a sequence": (document(tensor(), parameters={"sequence_id": 1}), "sequence_id"),
+        "300 kB of zeros": (bytes(300_000), "body"),  # large enough to be read straight into its place
     }
     return [BadRequest(name, post(body), 400, words) for name, (body, words) in bodies.items()]
 
@@ -200,7 +204,8 @@ def _binary() -> list[BadRequest]:
         BadRequest(f"{header} {length}", binary(length=length), 400, header if length != 5 else "body")
         for length in lengths
     ]
-    return found
+    raw = post(RAW[1:], headers=f"{header}: 0\r\n")
+    return [*found, BadRequest("a raw body that is no whole row", raw, 400, "body")]
 
 
 def _encodings() -> list[BadRequest]:

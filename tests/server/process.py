@@ -78,9 +78,10 @@ def running(*arguments, model=None):
         server.exit_code()
 
 
-async def request(reader, writer, method, target, body=b""):
+async def request(reader, writer, method, target, body=b"", headers=()):
     """One exchange on an open connection; returns `(status, headers, body)`."""
-    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    more = "".join(f"{name}: {value}\r\n" for name, value in dict(headers).items())
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
     first, *lines = raw.decode().rstrip().split("\r\n")

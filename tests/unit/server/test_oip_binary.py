@@ -203,9 +203,10 @@ def test_outputs_are_binary_as_each_or_all_are_asked_for():
     ("head", "message"),
     [
         (request(given("a", "FP32", -1)), "inputs[0].parameters.binary_data_size: expected a whole number"),
+        (request(given("a", "FP32", 8.5)), "inputs[0].parameters.binary_data_size: expected a whole number"),
         (request(given("a", "FP32", True)), "inputs[0].parameters.binary_data_size: expected a whole number"),
         (request(given("a", "FP32", "8")), "inputs[0].parameters.binary_data_size: expected a whole number"),
-        (request(given("a", "FP32", 2**70)), "inputs[0].parameters.binary_data_size: expected a whole number"),
+        (request(given("a", "FP32", 2**70)), "inputs[0].parameters.binary_data_size: expected at most the 18"),
         (request(given("a", "FP32", 19)), "expected at most the 18 bytes that are left, found 19"),
         (request(given("b", "BYTES", 10), given("a", "FP32", 9)), "binary_data_size: expected at most the 8"),
         (request(given("a", "FP32", 7)), "inputs[0].parameters.binary_data_size: expected 8 for shape [2]"),

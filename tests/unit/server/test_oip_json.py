@@ -64,6 +64,7 @@ def one(**changes):
         (b"\xff\xfe", "body: expected JSON"),
         (b'{"inputs": [NaN]}', "inputs[0]: expected a finite number; JSON has no NaN"),
         (b'{"inputs": [{"data": [1, 1e999, 1]}]}', "inputs[0].data[1]: expected a finite number"),
+        (b'{"\\ud800": [NaN]}', "…[0]: expected a finite number"),
         (b"[" * 100_000, "body: expected JSON"),
         (b'{"a":' * 100_000, "body: expected JSON"),
         (b"[]", "body: expected a JSON object"),

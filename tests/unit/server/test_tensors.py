@@ -32,8 +32,9 @@ def test_every_datatype_holds_its_extremes(datatype, values):
     assert array.dtype == NUMPY_TYPES[datatype]
     assert array.tolist() == np.array(values, NUMPY_TYPES[datatype]).tolist()
     assert list(encode_data(array)) == array.tolist()
-    packed = decode_data(values, (2,), datatype, "inputs[0]", no_booleans=datatype != "BOOL")
-    assert (packed.dtype, packed.tobytes()) == (array.dtype, array.tobytes()) or datatype == "BYTES"
+    nested = decode_data([[value] for value in values], (2, 1), datatype, "inputs[0]")  # goes another way
+    assert nested.dtype == array.dtype
+    assert nested.tolist() == array.reshape(2, 1).tolist()
 
 
 def test_all_datatypes_of_the_protocol_are_there():
@@ -100,10 +101,6 @@ def test_what_does_not_fit_is_refused_by_name(data, shape, datatype, message):
         decode_data(data, shape, datatype, "inputs[0]")
     assert message in str(refusal.value)
     assert refusal.value.status == 400
-    if "True" not in repr(data):
-        with pytest.raises(InvalidRequest) as again:
-            decode_data(data, shape, datatype, "inputs[0]", no_booleans=True)
-        assert str(again.value) == str(refusal.value)
 
 
 @pytest.mark.parametrize(
