@@ -337,6 +337,14 @@ async def unfinished(port: int) -> AsyncIterator[None]:
             writer.transport.abort()
 
 
+async def worn_in(port: int, times: int = 40) -> None:
+    """Do everything that can be done to a connection so many times."""
+    for act in (*HTTP_ACTS, *GRPC_ACTS):
+        for _ in range(times):
+            with contextlib.suppress(OSError, EOFError):
+                await asyncio.wait_for(act(port), PATIENCE)
+
+
 def mixed(port: int, clients: int) -> list[HttpClient | GrpcClient]:
     """Return so many clients, each second one of gRPC, that begin at different kinds."""
     found: list[HttpClient | GrpcClient] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgemodel.cli import command, exit_codes, options, output
 from edgemodel.cli.command import Commands
-from edgemodel.errors import Stalled, Transient
+from edgemodel.errors import Stalled
 
 if TYPE_CHECKING:
     from edgemodel.loadtest.plan import Wanted
@@ -32,7 +32,8 @@ metadata; integers among them are 0 or 1. --concurrency is a closed loop: so man
 its answer; it says how much the server can do. --rate is an open loop: requests are due at their times whatever the server
 does, and latency counts from when a request was due, so that a stall is charged for everybody whom it kept waiting.
 Latencies are of answers with status 200 and of timeouts; other statuses and broken connections are counted as errors.
-A bearer token comes from --token-file or {TOKEN_VARIABLE}.""",
+A bearer token comes from --token-file or {TOKEN_VARIABLE}. Proxies are not used. Errors that some requests met are part of
+the result; the exit code is 0 unless not one was answered.""",
         examples="""
 edgemodel bench http://localhost:8080 --model detector
 edgemodel bench http://localhost:8080 --model detector --rate 100,200 --duration 30 --plot latency.png
@@ -153,7 +154,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         bench_plot.draw(arguments.plot, f"{arguments.model} at {target.authority}", outcomes)
     if not any(outcome.answered for outcome in outcomes):
-        raise Transient("TransferFailed", "not one request was answered with 200")
+        output.note("edgemodel: not one request was answered with 200")
+        return exit_codes.TRANSIENT
     return exit_codes.OK
 
 

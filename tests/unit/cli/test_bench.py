@@ -107,6 +107,15 @@ async def test_not_one_answer_is_a_failure_that_may_pass(run):
     assert done.code == exit_codes.TRANSIENT
     assert "20 HTTP 503" in done.out
     assert "concurrency 1: HTTP 503: later" in done.out
+    assert "not one request was answered" in done.err
+
+
+async def test_also_then_there_is_one_document(run):
+    async with ModelServer(lambda number: answer() if number == 0 else None) as server:
+        words = ("--concurrency", 1, *SHORT, "--output", "json")
+        done = await run("bench", server.url, "--model", "m", *words)
+    assert done.code == exit_codes.TRANSIENT
+    assert json.loads(done.out)["loads"][0]["errors"] == {"connection": 20}
 
 
 async def test_a_plot_is_drawn(run, tmp_path):

@@ -1,11 +1,12 @@
 """Loads on a server that misbehaves as it is told: what is counted, what is not, and who is charged for a stall."""
 
 import asyncio
+import sys
 import time
 
 import pytest
 
-from edgemodel.loadtest.loop import Loop
+from edgemodel.loadtest.loop import Loop, measured
 from edgemodel.loadtest.result import Closed, Extent, Open
 from edgemodel.loadtest.target import Target
 from tests.simulators.certificates import loopback_tls
@@ -164,3 +165,16 @@ async def test_a_load_that_is_stopped_leaves_nothing_behind():
         with pytest.raises(asyncio.CancelledError):
             await task
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("uvloop", [True, False])
+async def test_a_load_needs_no_uvloop(monkeypatch, uvloop):
+    if not uvloop:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    async with ModelServer() as server:
+        target = Target.parse(server.url)
+        request = target.request("POST", "/v2/models/m/infer", b"{}")
+        for asked in (Closed(2), Open(500)):
+            outcome = await asyncio.to_thread(measured, target, [request], asked, Extent(0, 10, 20))
+            assert outcome.answered == 20
+            assert outcome.client_share > 0
