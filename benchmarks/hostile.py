@@ -158,12 +158,12 @@ async def beside(good: Good, others: Awaitable[Others]) -> Others:
 
 async def _wear(server: Server) -> tuple[Good, Good, list[HttpClient | GrpcClient], float]:
     """Return good clients beside good ones and beside bad ones, the bad ones, and what memory grew meanwhile in MB."""
-    # Until allocators and caches have the size that the worst of it needs.
-    await worn_in(server.port)
-    await attack(server.port, WARM_UP)
     rate = ("--rate", str(RATE))
     among_good, many = Good(server.port, *rate), Good(server.port, "--concurrency", str(CLIENTS))
     await beside(many, beside(among_good, asyncio.sleep(PEER_SECONDS)))
+    # Until allocators and caches have the size that the worst of it needs.
+    await worn_in(server.port)
+    await attack(server.port, WARM_UP)
     await _settled(server)
     before = server.memory()
     among_bad = Good(server.port, *rate)
