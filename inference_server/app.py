@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from inference_server import golden
-from inference_server.cgroup import cpu_limit
-from inference_server.dataplane import DataPlane
+from inference_server.cgroup import cpu_limit, share_of_memory
+from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
+from inference_server.http_peers import Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
 from inference_server.plan import Plan
@@ -85,7 +86,7 @@ class App:
         self._files = find_model(
             settings.model, name=settings.name, version=settings.version, digest=settings.digest
         )
-        self.dataplane = DataPlane(Metrics(), most_waiting=settings.max_queue_size)
+        self.dataplane = DataPlane(Metrics(), share_of_memory(DECODED_BYTES), settings.max_queue_size)
         self.dataplane.announce(self._files.name, self._files.version)
         limit = settings.max_body_bytes
         self._peers = Peers(HttpApi(self.dataplane, limit), limit, http2=self._speak_http2)
@@ -130,7 +131,7 @@ class App:
             connection.move_on()
 
     def _speak_http2(self, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
-        # Imported when the first client speaks gRPC: protobuf and HPACK are 3 MB that a server without one never needs.
+        # Imported with the first client that speaks gRPC: protobuf, HPACK and ours are 4 MB, which others never need.
         from inference_server.grpc_api import GrpcApi
         from inference_server.http2_connection import Http2Connection
 

@@ -83,7 +83,9 @@ class DataPlane:
         name = model.metadata.name
         if name in self._slots:
             raise ValueError(f"model {name!r} is being served already")
-        slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics, self._most_waiting)
+        slot = self._slots[name] = ModelSlot(
+            model, plan or Plan(), golden, self.metrics, self._most_waiting, self._most_decoded_bytes
+        )
         self._loading.pop(name, None)
         return slot
 

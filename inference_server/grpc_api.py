@@ -41,7 +41,7 @@ from inference_server.grpc_messages import (
     read_timeout,
     whole_message,
 )
-from inference_server.http2_connection import Accepted
+from inference_server.http2_calls import Accepted
 from inference_server.http2_headers import RequestHead, literal
 from inference_server.http2_stream import Stream
 from inference_server.messages import Call
@@ -214,7 +214,7 @@ class GrpcApi:
         deadline = None if method.timeout is None else stream.since + method.timeout
         call = Call(PROTOCOL, inference.model, inference.version, deadline, method.trace, method.cache)
         reply = await self._dataplane.infer(call, inference.decode, inference.encode)
-        stream.answer(OK_HEAD, frame_message(reply), OK_TRAILERS)
+        stream.answer(OK_HEAD, frame_message(*reply), OK_TRAILERS)
 
     def _model_ready(self, message: bytes) -> bytes:
         request = pb.ModelReadyRequest.FromString(message)

@@ -48,9 +48,9 @@ OK_HEAD = STATUS_200 + literal([(b"content-type", b"application/grpc")])
 OK_TRAILERS = literal([(b"grpc-status", b"0")])
 
 
-def frame_message(message: bytes) -> bytes:
-    """Return a message with its prefix, uncompressed."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
+def frame_message(*parts: bytes | memoryview) -> bytes:
+    """Return a message with its prefix, uncompressed; copies each part once."""
+    return b"".join((b"\0", sum(map(len, parts)).to_bytes(4, "big"), *parts))
 
 
 def error_trailers(code: Code, message: str) -> bytes:

@@ -1,31 +1,33 @@
 """One HTTP/2 connection of gRPC clients: bytes ↔ streams. RFC 9113, the receiving half and what holds both together.
 
 Promises that what a peer can make this server keep or do is bounded, whatever it sends: streams, bytes in memory,
-header blocks and frames that cost and say nothing (`_charge`); that a peer which breaks the protocol is told and left;
-that a request which the peer takes back is cancelled; and that a server which ends says so (GOAWAY, in two steps) before
-it closes. Knows no path and no message: it calls `Calls`. Sections are those of RFC 9113.
+header blocks and frames that cost and say nothing (`http2_allowance`); that a peer which breaks the protocol is told
+and left; that a request which the peer takes back is cancelled; and that a server which ends says so before it closes
+(`http2_goodbye`). Knows no path and no message: it calls `Calls`. Sections are those of RFC 9113.
 Why not a ready-made server: docs/adr/0022-http2-for-grpc.md.
 """
 
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 from inference_server import http2_frames as h2
+from inference_server.eager import begin
 from inference_server.errors import BodyTooLarge, NotReady, RequestError
+from inference_server.http2_allowance import Allowance, OpenBlock
+from inference_server.http2_calls import Accepted, Calls
 from inference_server.http2_frames import ConnectionFault, ErrorCode, StreamFault
-from inference_server.http2_headers import HEADER_LIST_BYTES, HeaderBlocks, RequestHead, check_trailers
+from inference_server.http2_goodbye import Goodbye
+from inference_server.http2_headers import HEADER_LIST_BYTES, HeaderBlocks, check_trailers
 from inference_server.http2_stream import Sender, Stream
 from inference_server.http_connection import (
-    BODIES_IN_MEMORY,
     FLOOR_BYTES_PER_SECOND,
     IDLE_SECONDS,
     REQUEST_SECONDS,
     WRITE_SECONDS,
-    Peers,
 )
+from inference_server.http_peers import Peers
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +36,8 @@ MAX_STREAMS = 128
 STREAM_WINDOW = 1 << 20
 CONNECTION_WINDOW = 4 << 20
 FRAME_BYTES = 1 << 16
-# Frames that cost and say nothing: so many at once, so many more a second, and two more for each answer.
-CHARGES = 1000.0
-CHARGES_PER_SECOND = 100.0
 # A peer from which nothing came for IDLE_SECONDS, and which has streams open, is asked whether it is there.
 PONG_SECONDS = 20.0
-# A peer that does not answer the first GOAWAY within so long gets the second all the same.
-LEAVE_SECONDS = 1.0
 
 _SETTINGS = h2.settings_frame(
     {
@@ -51,46 +48,8 @@ _SETTINGS = h2.settings_frame(
     }
 ) + h2.window_frame(0, CONNECTION_WINDOW - h2.DEFAULT_WINDOW)
 _SETTINGS_ACK = h2.frame(h2.SETTINGS, h2.ACK, 0)
-_ARE_YOU_THERE, _LAST_STREAM = b"are-you-", b"last-one"
+_ARE_YOU_THERE = b"are-you-"
 _RESETS_REMEMBERED = 256
-
-
-class Accepted:
-    """What a `Calls` made of a request's headers. Shared by all requests with the same headers.
-
-    Attributes:
-        at_once: Whether to answer when the headers are there, without waiting for the end of the body.
-        max_bytes: Most bytes of body.
-    """
-
-    __slots__ = ("at_once", "max_bytes")
-
-    def __init__(self, max_bytes: int, at_once: bool = False) -> None:
-        self.max_bytes = max_bytes
-        self.at_once = at_once
-
-
-class Calls(Protocol):
-    """What a connection calls."""
-
-    def accept(self, head: RequestHead) -> Accepted:
-        """Judge headers; whatever is wrong with them is said by `answer`."""
-
-    async def answer(self, stream: Stream) -> None:
-        """Answer a request: to the end, or until cancelled."""
-
-    def refuse(self, stream: Stream, error: RequestError) -> None:
-        """Answer a request that was not even read to its end."""
-
-
-@dataclass(slots=True)
-class _OpenBlock:
-    """A header block whose end has not come."""
-
-    stream: int
-    flags: int
-    fragments: bytearray
-    frames: int = 1
 
 
 class Http2Connection(asyncio.Protocol):
@@ -113,15 +72,14 @@ class Http2Connection(asyncio.Protocol):
         self._rest = h2.PREFACE  # while `_opening`: what is still to come of it; then: an unfinished frame
         self._opening = True
         self._settled = False  # whether the peer's SETTINGS came
-        self._block: _OpenBlock | None = None
+        self._block: OpenBlock | None = None
         self._last = 0
         self._room = CONNECTION_WINDOW
-        self._charges = CHARGES
-        self._charged = self._received = loop.time()
+        self._received = loop.time()
+        self._allowance = Allowance(self._received)
+        self._goodbye = Goodbye(self._write, loop.time)
         self._asked: float | None = None
         self._writing_since: float | None = None
-        self._leaving_since: float | None = None
-        self._left = False  # the second GOAWAY is out: further streams are ignored
 
     @classmethod
     def take_over(cls, calls: Calls, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
@@ -210,25 +168,17 @@ class Http2Connection(asyncio.Protocol):
             self._transport.abort()
 
     def move_on(self) -> None:
-        """Tell the peer to send its next requests elsewhere; what it has sent by the time it hears that is answered.
-
-        Two steps (section 6.8): a GOAWAY that names no stream and a PING; when the PING is back the peer has
-        read the GOAWAY, and a second one names the last stream that came.
-        """
-        if self._transport is None or self._leaving_since is not None:
-            return
-        self._leaving_since = self._loop.time()
-        self._write(h2.goaway_frame(h2.MAX_STREAM_ID, ErrorCode.NO_ERROR))
-        self._write(h2.frame(h2.PING, 0, 0, _LAST_STREAM))
+        """Tell the peer to send its next requests elsewhere; what it has sent by the time it hears that is answered."""
+        self._goodbye.begin()
 
     def close_if_idle(self) -> None:
         """Say goodbye, and close once nothing is under way."""
-        self.move_on()
-        if self._leaving_since is None or self._transport is None:
-            return
-        if not self._left and self._loop.time() - self._leaving_since > LEAVE_SECONDS:
-            self._leave()
-        if self._left and not self._streams:
+        self._goodbye.begin()
+        self._goodbye.look(self._last)
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._goodbye.over and not self._streams and self._transport is not None:
             self._transport.close()
 
     def overdue(self, now: float) -> bool:
@@ -243,7 +193,7 @@ class Http2Connection(asyncio.Protocol):
             allowed = REQUEST_SECONDS + len(stream.body) / FLOOR_BYTES_PER_SECOND
             if not stream.ended and not stream.accepted.at_once and now - stream.since > allowed:
                 self._reset_stream(stream.number, ErrorCode.CANCEL)
-        if self._leaving_since is not None:
+        if self._goodbye.begun:
             self.close_if_idle()
         if now - self._received <= IDLE_SECONDS:
             return False
@@ -297,12 +247,12 @@ class Http2Connection(asyncio.Protocol):
             elif kind == h2.PUSH_PROMISE:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client pushes nothing")
             else:
-                self._charge()
+                self._allowance.charge(self._received)
                 if kind == h2.PRIORITY:  # looked at, and ignored (section 5.3.2)
                     h2.check_priority(payload, number)
         except StreamFault as fault:
             logger.debug("stream ended", extra={"fields": {"code": fault.code.name, "message": str(fault)}})
-            self._charge()
+            self._allowance.charge(self._received)
             self._reset_stream(number, fault.code)
 
     def _take_headers(self, flags: int, number: int, payload: memoryview) -> None:
@@ -310,28 +260,17 @@ class Http2Connection(asyncio.Protocol):
         if flags & h2.END_HEADERS:
             self._take_block(flags, number, bytes(fragment))
         else:
-            self._block = _OpenBlock(number, flags, bytearray(fragment))
-            self._check_block()
+            self._block = OpenBlock(number, flags, bytearray())
+            self._block.add(fragment)
 
     def _take_continuation(self, flags: int, payload: memoryview) -> None:
         block = self._block
         if block is None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        block.fragments += payload
-        block.frames += 1
-        self._check_block()
+        block.add(payload)
         if flags & h2.END_HEADERS:
             self._block = None
             self._take_block(block.flags, block.stream, bytes(block.fragments))
-
-    def _check_block(self) -> None:
-        """Bound a header block before its end comes, in bytes and in frames, which may be empty (CVE-2024-27316)."""
-        assert self._block is not None
-        if len(self._block.fragments) > HEADER_LIST_BYTES or self._block.frames > 16:
-            raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                f"headers: expected at most {HEADER_LIST_BYTES} bytes in 16 frames",
-            )
 
     def _take_block(self, flags: int, number: int, block: bytes) -> None:
         """Take a whole header block. It is decoded whatever becomes of it: the next one builds on it."""
@@ -355,12 +294,12 @@ class Http2Connection(asyncio.Protocol):
     def _open(self, number: int, block: bytes, ends: bool) -> None:
         if not number & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams are odd")
-        if self._left or len(self._streams) >= MAX_STREAMS:
+        if self._goodbye.over or len(self._streams) >= MAX_STREAMS:
             self._blocks.decode(block)
-            self._last = number if not self._left else self._last
-            if not self._left:
-                raise StreamFault(ErrorCode.REFUSED_STREAM, f"expected at most {MAX_STREAMS} streams")
-            return
+            if self._goodbye.over:
+                return
+            self._last = number
+            raise StreamFault(ErrorCode.REFUSED_STREAM, f"expected at most {MAX_STREAMS} streams")
         self._last = number
         accepted, length = self._blocks.request(block)
         stream = Stream(number, accepted, self._sender, STREAM_WINDOW, self._received)
@@ -382,7 +321,7 @@ class Http2Connection(asyncio.Protocol):
             self._room = CONNECTION_WINDOW
         stream = self._streams.get(number)
         if stream is None or stream.ended:
-            if number > self._last and not self._left:
+            if number > self._last and not self._goodbye.over:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"DATA: stream {number} is not open")
             if stream is None and (number in self._reset or number > self._last):
                 return
@@ -392,7 +331,7 @@ class Http2Connection(asyncio.Protocol):
         if data:
             self._keep(stream, data)
         elif not flags & h2.END_STREAM:
-            self._charge()  # CVE-2019-9518
+            self._allowance.charge(self._received)  # CVE-2019-9518
         if number not in self._streams:
             return  # refused
         if flags & h2.END_STREAM:
@@ -413,10 +352,12 @@ class Http2Connection(asyncio.Protocol):
         if len(stream.body) + size > stream.accepted.max_bytes:
             expected = stream.accepted.max_bytes
             self._refuse(stream, BodyTooLarge(f"request: expected at most {expected} bytes, found more"))
-        elif self._peers.held_bytes + size > BODIES_IN_MEMORY * self._peers.max_body_bytes:
-            self._refuse(stream, NotReady("too many large requests at the same time; try again shortly"))
+            return
+        try:
+            self._peers.charge(size - stream.taken)
+        except NotReady as error:
+            self._refuse(stream, error)
         else:
-            self._peers.held_bytes += size - stream.taken
             stream.taken = 0
             stream.body += data
 
@@ -434,12 +375,14 @@ class Http2Connection(asyncio.Protocol):
         h2.word(payload, "RST_STREAM")
         if number > self._last:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM: stream {number} is not open")
-        self._charge()  # CVE-2023-44487: asking and taking back is cheap for the peer only
+        self._allowance.charge(
+            self._received
+        )  # CVE-2023-44487: asking and taking back is cheap for the peer only
         if (stream := self._streams.get(number)) is not None:
             self._drop(stream)
 
     def _take_settings(self, flags: int, payload: memoryview) -> None:
-        self._charge()
+        self._allowance.charge(self._received)
         if flags & h2.ACK:
             if payload:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS with ACK: expected nothing")
@@ -463,10 +406,11 @@ class Http2Connection(asyncio.Protocol):
         if len(payload) != 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING: expected eight bytes")
         if not flags & h2.ACK:
-            self._charge()
+            self._allowance.charge(self._received)
             self._write(h2.frame(h2.PING, h2.ACK, 0, bytes(payload)))
-        elif payload == _LAST_STREAM and self._leaving_since is not None and not self._left:
-            self._leave()
+        else:
+            self._goodbye.heard(payload, self._last)
+            self._close_if_done()
 
     def _take_window(self, number: int, payload: memoryview) -> None:
         increment = h2.word(payload, "WINDOW_UPDATE") & h2.MAX_WINDOW
@@ -483,13 +427,8 @@ class Http2Connection(asyncio.Protocol):
     # --- answering ---
 
     def _start(self, stream: Stream) -> None:
-        stream.task = self._loop.create_task(self._answer(stream))
-
-    async def _answer(self, stream: Stream) -> None:
-        try:
-            await self._calls.answer(stream)
-        finally:
-            stream.task = None
+        # Up to its first wait it runs here and now, which may be all of it.
+        stream.task = begin(self._calls.answer(stream), self._loop)
 
     def _refuse(self, stream: Stream, error: RequestError) -> None:
         """Answer a request with an error before its end came; the rest of it is ignored."""
@@ -499,16 +438,16 @@ class Http2Connection(asyncio.Protocol):
 
     def _finished(self, stream: Stream) -> None:
         """The end of an answer was written."""
-        self._charges = min(CHARGES, self._charges + 2)
+        self._allowance.earn()
         if not stream.ended:
             # The answer is whole; the rest of the request is not wanted (section 8.1).
             self._write(h2.reset_frame(stream.number, ErrorCode.NO_ERROR))
             self._reset.append(stream.number)
         self._forget(stream)
         if self._peers.closing:
-            self.move_on()
-            if self._left and not self._streams and self._transport is not None:
-                self._transport.close()
+            self._goodbye.begin()
+        if self._goodbye.over:
+            self._close_if_done()
 
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)
@@ -527,24 +466,6 @@ class Http2Connection(asyncio.Protocol):
             self._drop(stream)
         self._reset.append(number)
         self._write(h2.reset_frame(number, code))
-
-    # --- leaving ---
-
-    def _leave(self) -> None:
-        self._left = True
-        self._write(h2.goaway_frame(self._last, ErrorCode.NO_ERROR))
-        if not self._streams and self._transport is not None:
-            self._transport.close()
-
-    def _charge(self) -> None:
-        """Count a frame that costs work and carries no request: SETTINGS, PING, resets, PRIORITY, empty DATA."""
-        self._charges -= 1
-        if self._charges >= 0:
-            return
-        self._charges = min(CHARGES, (self._received - self._charged) * CHARGES_PER_SECOND) - 1
-        self._charged = self._received
-        if self._charges < 0:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that carry no request")
 
     def _give_up(self, fault: ConnectionFault) -> None:
         """Tell the peer what it did wrong, and close."""

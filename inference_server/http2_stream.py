@@ -24,7 +24,7 @@ from inference_server.http2_frames import (
 )
 
 if TYPE_CHECKING:
-    from inference_server.http2_connection import Accepted
+    from inference_server.http2_calls import Accepted
 
 
 # In place of the flags of a header block.

@@ -10,15 +10,16 @@ a `Handler`. Why not a ready-made server: docs/adr/0007-http-server.md.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import cast
 
 import httptools
 
-from inference_server.errors import BodyTooLarge, HeaderTooLarge, InvalidRequest, NotReady, RequestError
+from inference_server.eager import begin
+from inference_server.errors import BodyTooLarge, HeaderTooLarge, InvalidRequest, RequestError
 from inference_server.http_body import LARGE_BYTES, BodyReceiver, LargeBody
-from inference_server.http_messages import Handler, Request, Response, head
+from inference_server.http_messages import Request, Response, head
+from inference_server.http_peers import MAX_CONNECTIONS, Peers
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,7 @@ WRITE_SECONDS = 60.0
 # After a refusal the rest of a body is read and dropped for so long; closing at once would reset the
 # connection and could take the answer with it (RFC 9112 section 9.6).
 LINGER_SECONDS = 2.0
-MAX_CONNECTIONS = 2048
 _MAX_HEADERS = 100
-# All bodies in memory at a time, as a multiple of the largest one.
-BODIES_IN_MEMORY = 8
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -43,40 +41,6 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOINED_BYTES = 64 * 1024
 # What this module looks at, beside what the handler does.
 _LOOKED_AT = frozenset({b"content-length", b"expect"})
-
-
-class Connection(Protocol):
-    """What the process asks of a connection."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether an answer is due or being computed."""
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
-
-    def move_on(self) -> None:
-        """Have the peer send its next requests elsewhere."""
-
-    def close_if_idle(self) -> None:
-        """Close a connection on which nothing is under way."""
-
-    def overdue(self, now: float) -> bool:
-        """Whether the peer has been given long enough."""
-
-
-@dataclass(slots=True)
-class Peers:
-    """What the connections of one server share."""
-
-    handler: Handler
-    max_body_bytes: int
-    connections: "set[Connection]" = field(default_factory=set)
-    held_bytes: int = 0  # bodies of all connections that are in memory now
-    date: bytes = b""  # for the Date header; whoever owns the clock keeps it fresh
-    closing: bool = False  # answer, and close the connection with the answer
-    # Takes over a connection on which HTTP/2 is spoken, with the bytes that came; None refuses them.
-    http2: Callable[["Peers", asyncio.Transport, bytes], None] | None = None
 
 
 @dataclass(slots=True)
@@ -98,7 +62,8 @@ class HttpConnection(asyncio.Protocol):
         self._looked_at = peers.handler.looks_at | _LOOKED_AT
         self._transport: asyncio.Transport | None = None
         self._turns: deque[_Turn] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._answering = False
+        self._task: asyncio.Task[None] | None = None  # what answers, once it has to wait
         self._current: Request | None = None
         self._chunks: list[bytes] = []
         self._large: LargeBody | None = None
@@ -304,7 +269,7 @@ class HttpConnection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether an answer is due or being computed."""
-        return self._task is not None or bool(self._turns)
+        return self._answering or bool(self._turns)
 
     @property
     def mid_request(self) -> bool:
@@ -337,8 +302,11 @@ class HttpConnection(asyncio.Protocol):
         return now - self._since > IDLE_SECONDS
 
     def _serve(self) -> None:
-        if self._task is None and self._turns:
-            self._task = self._loop.create_task(self._answer())
+        if self._turns and not self._answering:
+            self._answering = True
+            task = begin(self._answer(), self._loop)
+            if self._answering:
+                self._task = task
 
     def _complete(self) -> None:
         """Queue the request that is complete now."""
@@ -370,9 +338,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _charge(self, count: int) -> None:
         """Take bytes of a body into account before they are kept."""
-        if self._peers.held_bytes + count > BODIES_IN_MEMORY * self._peers.max_body_bytes:
-            raise NotReady("too many large requests at the same time; try again shortly")
-        self._release(-count)
+        self._peers.charge(count)
+        self._held_bytes += count
 
     def _release(self, count: int) -> None:
         self._held_bytes -= count
@@ -418,6 +385,7 @@ class HttpConnection(asyncio.Protocol):
             logger.exception("a request has no answer")
             self.abort()
         finally:
+            self._answering = False
             self._task = None
             self._since = self._loop.time()
         if self._transport is not None and self._deaf:

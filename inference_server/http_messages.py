@@ -57,7 +57,7 @@ class Handler(Protocol):
         """Return where in its body a request has data that should be aligned in memory; 0 for anywhere."""
 
     async def handle(self, request: Request) -> Response:
-        """Answer a complete request; raises nothing but cancellation."""
+        """Answer a complete request; raises nothing but cancellation. Up to its first wait it runs in no task (`eager`)."""
 
     def refuse(self, request: Request | None, error: RequestError) -> Response:
         """Answer a request that is not even complete; `request` is None when not even its head is."""

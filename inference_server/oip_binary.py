@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from inference_server.errors import InvalidRequest
-from inference_server.tensors import DYNAMIC, NUMPY_TYPES, Array, TensorSpec
+from inference_server.tensors import DYNAMIC, NUMPY_TYPES, Array, TensorSpec, check_caps
 
 Buffer = bytes | memoryview
 
@@ -65,7 +65,7 @@ def decode_whole(raw: memoryview, spec: TensorSpec) -> Array:
     For BYTES the body is the one element, without a length.
 
     Raises:
-        InvalidRequest: The shape does not follow from the length, or as `decode_raw`.
+        InvalidRequest: The shape does not follow from the length or passes a cap, or as `decode_raw`.
     """
     where = f"input {spec.name!r}"
     fixed = math.prod(size for size in spec.shape if size != DYNAMIC)
@@ -86,6 +86,7 @@ def decode_whole(raw: memoryview, spec: TensorSpec) -> Array:
         words = f"a multiple of {unit}" if open_axes else f"{unit}"
         raise InvalidRequest(f"body: expected {words} bytes for {where}, found {len(raw)}")
     shape = tuple(len(raw) // unit if size == DYNAMIC else size for size in spec.shape)
+    check_caps(shape, spec, where)
     return decode_raw(raw, shape, spec.datatype, where)
 
 

@@ -26,6 +26,10 @@ _NAMED_IN_MESSAGE = 20
 # From here on, finding the raw tensors by hand is cheaper than protobuf's copies of them.
 _LARGE_BYTES = 64 * 1024
 _RAW_FIELD = 7
+# Fields 3 and 6 of ModelInferResponse, length-delimited.
+_ID_TAG, _RAW_ANSWER_TAG = b"\x1a", b"\x32"
+_HEADS: dict[tuple[object, ...], bytes] = {}
+_MOST_HEADS = 256
 
 # Which list of InferTensorContents holds a datatype, and the type of numpy array that protobuf's values fit in.
 _CONTENTS = {
@@ -100,19 +104,27 @@ class Inference:
             self._typed = not raw_answer
         return InferenceRequest(inputs, self._outputs(model), message.id, timeout)
 
-    def encode(self, response: InferenceResponse) -> bytes:
-        """Return the answer as a ModelInferResponse."""
-        reply = pb.ModelInferResponse(
-            model_name=response.model_name, model_version=response.model_version, id=response.id
-        )
-        typed = self._typed and all(spec.datatype in _CONTENTS for spec, _ in response.outputs)
-        for spec, array in response.outputs:
-            output = reply.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-            if typed:
-                getattr(output.contents, _CONTENTS[spec.datatype]).extend(_values(array))
-            else:
-                reply.raw_output_contents.append(bytes(encode_raw(array)))
-        return reply.SerializeToString()
+    def encode(self, response: InferenceResponse) -> list[bytes | memoryview]:
+        """Return the answer: the parts of a ModelInferResponse, in order."""
+        if self._typed and all(spec.datatype in _CONTENTS for spec, _ in response.outputs):
+            return [_typed_answer(response)]
+        # A message's fields may come in any order and apart: what an answer says beside its values is made once.
+        shapes = [(spec.name, spec.datatype, array.shape) for spec, array in response.outputs]
+        key = (response.model_name, response.model_version, *shapes)
+        head = _HEADS.get(key)
+        if head is None:
+            head = _answer(response).SerializeToString()
+            if len(_HEADS) >= _MOST_HEADS:
+                _HEADS.clear()
+            _HEADS[key] = head
+        parts: list[bytes | memoryview] = [head]
+        if response.id:
+            identity = response.id.encode("utf-8")
+            parts += (_ID_TAG + _as_varint(len(identity)), identity)
+        for _, array in response.outputs:
+            raw = encode_raw(array)
+            parts += (_RAW_ANSWER_TAG + _as_varint(len(raw)), raw)
+        return parts
 
     def _inputs(self, model: ModelMetadata) -> dict[str, Array]:
         entries, raw = self._message.inputs, self._raw
@@ -170,6 +182,22 @@ class Inference:
         return tuple(names)
 
 
+def _answer(response: InferenceResponse) -> pb.ModelInferResponse:
+    """Return what an answer says beside its values and the client's id."""
+    reply = pb.ModelInferResponse(model_name=response.model_name, model_version=response.model_version)
+    for spec, array in response.outputs:
+        reply.outputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
+    return reply
+
+
+def _typed_answer(response: InferenceResponse) -> bytes:
+    reply = _answer(response)
+    reply.id = response.id
+    for output, (spec, array) in zip(reply.outputs, response.outputs, strict=True):
+        getattr(output.contents, _CONTENTS[spec.datatype]).extend(_values(array))
+    return reply.SerializeToString()
+
+
 def split_raw(data: memoryview) -> tuple[bytes, list[memoryview]]:
     """Take a ModelInferRequest apart: what is not `raw_input_contents`, and views of what is.
 
@@ -201,6 +229,15 @@ def split_raw(data: memoryview) -> tuple[bytes, list[memoryview]]:
             rest += data[at:end]
         at = end
     return bytes(rest), raw
+
+
+def _as_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

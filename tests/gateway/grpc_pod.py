@@ -14,12 +14,14 @@ from inference_server.dataplane import DataPlane
 from inference_server.grpc_api import GrpcApi
 from inference_server.http2_connection import Http2Connection
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
+from inference_server.http_peers import Peers
 from inference_server.messages import ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.proto import inference_pb2 as pb
 from inference_server.tensors import TensorSpec
 from tests.gateway.clients import SECONDS
+from tests.gateway.far_node import FarNode
 from tests.gateway.site import Pod, Site
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -59,9 +61,11 @@ class GrpcPod(Pod):
         http2 = functools.partial(Http2Connection.take_over, GrpcApi(self.dataplane, _BYTES))
         self.peers = Peers(HttpApi(self.dataplane, _BYTES), _BYTES, http2=http2)
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: HttpConnection(self.peers, loop), self.address, self._site.pod_port
-        )
+        if self._node is None:
+            to: dict[str, Any] = {"host": self.address, "port": self._site.pod_port}
+        else:
+            to = {"sock": await self._node.listener(self.address, self._site.pod_port)}
+        self._listener = await loop.create_server(lambda: HttpConnection(self.peers, loop), **to)
 
     def kill(self) -> None:
         self.model.go.set()
@@ -70,10 +74,13 @@ class GrpcPod(Pod):
             connection.abort()
 
 
-async def grpc_pod(site: Site, model: str = "detector", version: str = "1" * 64) -> GrpcPod:
-    """Run a pod of a site."""
+async def grpc_pod(
+    site: Site, model: str = "detector", version: str = "1" * 64, *, node: FarNode | None = None
+) -> GrpcPod:
+    """Run a pod of a site, on this machine or on a node far away."""
     number = len(site.pods) + 1
-    pod = GrpcPod(site, f"{model}-{number}", f"127.0.2.{number}", version)
+    address = node.address(number) if node else f"127.0.2.{number}"
+    pod = GrpcPod(site, f"{model}-{number}", address, version, node)
     site.of[pod.name] = model
     site.pods.append(pod)
     await pod.listen()

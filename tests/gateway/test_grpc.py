@@ -5,6 +5,7 @@ import collections
 import contextlib
 import hashlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from tests.gateway.clients import Client, until
+from tests.gateway.far_node import far_node
 from tests.gateway.grpc_pod import GrpcClient, grpc_pod
 from tests.gateway.site import TWO, Site
 
@@ -184,6 +186,34 @@ async def test_a_request_that_a_pod_leaves_unanswered_is_asked_of_another(
     one.kill()
     assert await asyncio.gather(*calls) == [1] * 6
     assert two.model.runs >= 6
+
+
+async def test_a_lost_node_costs_no_call(site: Site, channel: Channels) -> None:
+    with far_node() as node:
+        await grpc_pod(site)
+        far = [await grpc_pod(site, node=node) for _ in range(2)]
+        client = await channel(site.model()).answers()
+        async with Calls(client, 8) as calls:
+            await until(lambda: all(pod.model.runs > 20 for pod in far), "calls")
+            node.cut()
+            await calls.go_on(300)
+        assert calls.wrong == []
+
+
+async def test_a_call_that_a_lost_node_had_taken_is_asked_of_another(site: Site, channel: Channels) -> None:
+    with far_node() as node:
+        here, far = await grpc_pod(site), await grpc_pod(site, node=node)
+        client = await channel(site.model()).answers()
+        far.model.go.clear()
+        tasks = [asyncio.create_task(client.ask()) for _ in range(6)]
+        await until(lambda: far.model.waiting, "a call at the far pod")
+        node.cut()
+        began = time.monotonic()
+        assert await asyncio.gather(*tasks) == [1] * 6
+        print(f"answered after {time.monotonic() - began:.2f} s")
+        assert time.monotonic() - began < 6.0
+        assert here.model.runs >= 6
+        far.model.go.set()
 
 
 async def until_refused(client: GrpcClient, code: grpc.StatusCode) -> None:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from inference_server.dataplane import DataPlane
 from inference_server.errors import InvalidRequest
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
 from inference_server.http_messages import Request
+from inference_server.http_peers import Peers
 from inference_server.messages import InferenceRequest
 from inference_server.metrics import Metrics
 from inference_server.oip_json import decode_request

@@ -10,7 +10,7 @@ from inference_server.dataplane import DataPlane
 from inference_server.grpc_api import GrpcApi
 from inference_server.http2_connection import Http2Connection
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import Peers
+from inference_server.http_peers import Peers
 from inference_server.metrics import Metrics
 
 BODY_BYTES = 4096

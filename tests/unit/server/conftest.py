@@ -13,7 +13,8 @@ from inference_server.dataplane import DataPlane
 from inference_server.grpc_api import GrpcApi
 from inference_server.http2_connection import Http2Connection
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
+from inference_server.http_peers import Peers
 from inference_server.messages import ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.tensors import TensorSpec

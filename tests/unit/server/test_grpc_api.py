@@ -1,6 +1,8 @@
 """Methods, statuses and deadlines of the gRPC services, through a connection."""
 
 import gzip
+import re
+from pathlib import Path
 
 import pytest
 
@@ -258,3 +260,12 @@ async def test_reflection_refuses_nonsense(loopback, sent):
         client = await Http2Client.connect(server)
         answer = await client.answer(await client.call(REFLECT, sent))
         assert answer.status in (Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED)
+
+
+def test_the_reference_names_every_status_that_an_error_has():
+    page = (Path(__file__).parents[3] / "docs/reference/inference-grpc.md").read_text()
+    table = page.partition("## Statuses")[2].partition("## Limits")[0]
+    named = set(re.findall(r"^\| `([A-Z_]+)` \|", table, flags=re.MULTILINE))
+    assert named == {code.name for code in CODES.values()} - {
+        "UNKNOWN"
+    }  # that of the root, which nothing raises

@@ -6,8 +6,8 @@ import pytest
 
 from inference_server import http2_frames as h2
 from inference_server.grpc_messages import frame_message
+from inference_server.http2_allowance import CHARGES
 from inference_server.http2_connection import (
-    CHARGES,
     CONNECTION_WINDOW,
     FRAME_BYTES,
     MAX_STREAMS,

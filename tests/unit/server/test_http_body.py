@@ -8,7 +8,7 @@ import pytest
 
 from inference_server.errors import NotReady
 from inference_server.http_body import GRANT_BYTES, LARGE_BYTES, LargeBody
-from inference_server.http_connection import BODIES_IN_MEMORY
+from inference_server.http_peers import BODIES_IN_MEMORY
 from tests.unit.server.conftest import until
 
 # How a loop takes to another way of reading midway is its own.

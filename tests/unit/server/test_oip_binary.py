@@ -148,6 +148,13 @@ def test_a_raw_body_that_does_not_fit_is_refused(shape, datatype, raw, message):
     assert message in str(refusal.value)
 
 
+def test_a_raw_body_is_capped_as_any_other():
+    spec = TensorSpec("x", "UINT8", (-1, 2), most_elements=6, most_rows=3)
+    assert decode_whole(memoryview(b"\0" * 6), spec).shape == (3, 2)
+    with pytest.raises(InvalidRequest, match=r"input 'x'.shape\[0\]: expected at most 3 rows"):
+        decode_whole(memoryview(b"\0" * 8), spec)
+
+
 # -- with the JSON before it --------------------------------------------------------------------------------------------
 
 A, B, C = TensorSpec("a", "FP32", (-1,)), TensorSpec("b", "BYTES", (-1,)), TensorSpec("c", "INT64", (-1,))

@@ -56,7 +56,10 @@ def decoded(request, metadata=None):
 
 
 def answer(inference, *pairs):
-    return pb.ModelInferResponse.FromString(inference.encode(InferenceResponse("m", "1", "", pairs)))
+    response = InferenceResponse("m", "1", "seven", pairs)
+    reply = pb.ModelInferResponse.FromString(b"".join(inference.encode(response)))
+    assert (reply.model_name, reply.model_version, reply.id) == ("m", "1", "seven")
+    return reply
 
 
 @pytest.mark.parametrize("datatype", sorted(set(NUMPY_TYPES) - {"BYTES"}))
@@ -114,6 +117,18 @@ def test_an_answer_is_raw_when_its_type_has_no_list_or_the_client_says_so():
     inference = opened(asked)
     inference.decode(model())
     assert list(answer(inference, single).outputs[0].contents.fp32_contents) == [1]
+
+
+def test_answers_of_other_shapes_are_described_anew():
+    inference = opened(message(raw=bytes(8)))
+    inference.decode(model())
+    for count in (1, 3, 200, 3, 1):
+        array = np.arange(count, dtype=np.float32)
+        reply = answer(inference, (TensorSpec("y", "FP32", (-1,)), array))
+        assert list(reply.outputs[0].shape) == [count]
+        assert reply.raw_output_contents == [array.tobytes()]
+    empty = answer(inference, (TensorSpec("y", "FP32", (-1, 2)), np.zeros((0, 2), np.float32)))
+    assert (list(empty.outputs[0].shape), empty.raw_output_contents) == ([0, 2], [b""])
 
 
 def test_what_else_a_request_says_is_understood():
