@@ -14,8 +14,10 @@ FRAME = {
     "delta_rivals",
     "figures",
     "finetune",
+    "hostile_clients",
     "memory",
     "models",
+    "null_server",
     "path_models",
     "table",
 }

@@ -381,6 +381,10 @@ class HttpConnection(asyncio.Protocol):
         except asyncio.CancelledError:
             if self._transport is not None:
                 raise
+        except Exception:
+            # A fault of ours: whoever waits for the answer is better off with an end than with silence.
+            logger.exception("a request has no answer")
+            self.abort()
         finally:
             self._answering = False
             self._task = None

@@ -21,6 +21,7 @@ COMMANDS = (
     "inspect",
     "bundle",
     "keygen",
+    "bench",
     "promote",
     "rollback",
     "pause",

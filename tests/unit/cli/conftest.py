@@ -43,7 +43,13 @@ Run = Callable[..., Awaitable[Done]]
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the machine's user reaches a test."""
-    for name in ("DOCKER_CONFIG", "SOURCE_DATE_EPOCH", "COSIGN_PASSWORD", "EDGEMODEL_PASSWORD"):
+    for name in (
+        "DOCKER_CONFIG",
+        "SOURCE_DATE_EPOCH",
+        "COSIGN_PASSWORD",
+        "EDGEMODEL_PASSWORD",
+        "EDGEMODEL_TOKEN",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "100")

@@ -354,3 +354,28 @@ async def test_idle_connections_close_on_request_and_busy_ones_stay(loopback):
         assert (await busy.receive())[0] == 200
         await halfway.send(BODY)
         assert (await halfway.receive())[0] == 200
+
+
+class Faulty:
+    """A handler with a fault of its own."""
+
+    looks_at = frozenset()
+
+    def tensors_at(self, headers):
+        return 0
+
+    async def handle(self, request):
+        raise ZeroDivisionError
+
+    def refuse(self, request, error):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("sent", [LIVE, b"rubbish\r\n\r\n"])
+async def test_who_waits_for_an_answer_that_cannot_be_written_gets_an_end(loopback, caplog, sent):
+    async with loopback() as server:
+        server.peers.handler = Faulty()
+        client = await server.connect()
+        await client.send(sent)
+        assert await client.closed()
+        assert "ZeroDivisionError" in caplog.text
