@@ -71,5 +71,5 @@ images: tools ## Build the three container images
 	hack/images/build
 
 .PHONY: bench
-bench: venv ## Run one benchmark (NAME=pull|ready|footprint|idle|delta|update|rounding|fleet|node|path|gate|machine|rollout|gateway|node_loss|shadow)
+bench: venv ## Run one benchmark (NAME=pull|ready|footprint|idle|delta|update|rounding|fleet|node|path|gate|machine|rollout|gateway|node_loss|shadow|server)
 	$(PY) -m benchmarks $(NAME)

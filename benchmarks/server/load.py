@@ -1,12 +1,13 @@
-"""Load: wrk for HTTP, h2load for gRPC, a client of ours where requests come at a rate of their own; and the processor's time.
+"""Load: wrk for HTTP, h2load for gRPC, a client of ours where requests come at a rate of their own; and processor time.
 
-wrk and h2load send one request at a time on each connection and cost a few microseconds a request. They sit on cores of their
-own (``Cores``). An answer other than 2xx, a broken connection or a timeout ends the measurement with an error.
+wrk and h2load send one request at a time on each connection and cost a few microseconds a request. They sit on cores of
+their own (``Cores``). An answer other than 2xx, a broken connection or a timeout ends the measurement with an error.
 """
 
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.figures import Report
 from benchmarks.footprint import family
 from benchmarks.server.wire import Post, framed
 from testbed.paths import ROOT
@@ -111,7 +113,16 @@ def closed_loop(
         body.write_bytes(post.body)
         headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in post.headers.items())
         script.write_text(_SCRIPT.format(body=body, path=post.path, headers=headers))
-        wrk = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", script]
+        wrk: list[str | Path] = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "30s",
+            "-s",
+            script,
+        ]
         before = used(pid)
         done = subprocess.run(
             on(cores.client, [*wrk, f"http://127.0.0.1:{port}"]), capture_output=True, text=True, check=True
@@ -147,7 +158,11 @@ def grpc_closed_loop(
         body.write_bytes(framed(message))
         command = ["h2load", "-t1", f"-c{connections}", "-m1", f"-D{max(1, round(seconds))}"]
         command += ["-d", str(body), f"--log-file={log}", "-H", "content-type: application/grpc"]
-        command += ["-H", "te: trailers", f"http://127.0.0.1:{port}/inference.GRPCInferenceService/ModelInfer"]
+        command += [
+            "-H",
+            "te: trailers",
+            f"http://127.0.0.1:{port}/inference.GRPCInferenceService/ModelInfer",
+        ]
         before = used(pid)
         told = subprocess.run(on(cores.client, command), capture_output=True, text=True, check=True).stdout
         cpu = used(pid) - before
@@ -210,3 +225,11 @@ def open_loop(port: int, post: Post, cores: Cores, phases: Sequence[Phase], conn
         timeout=sum(phase.seconds for phase in phases) + 60,
     )
     return sorted((Answer(*one) for one in json.loads(done.stdout)), key=lambda answer: answer.due)
+
+
+def state(report: Report, name: str, rounds: Sequence[Measured]) -> None:
+    """Add what the rounds of one measurement came to, without goals: medians of rate, latencies and processor time."""
+    report.notes.setdefault("measured", {})[name] = {
+        attribute: round(statistics.median(getattr(one, attribute) for one in rounds), 1)
+        for attribute in ("rate", "p50", "p99", "cpu")
+    }

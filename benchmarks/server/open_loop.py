@@ -5,6 +5,7 @@ connection is free waits, and its waiting counts: nothing is left out because th
 """
 
 import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -27,15 +28,18 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way to write."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def ask(self, due: float) -> None:
+        """Send the request that was due then."""
         assert self.transport is not None
         self._due = due
         self.transport.write(self._client.request)
 
     def data_received(self, data: bytes) -> None:
+        """Read on until the answer is whole."""
         self._buffer += data
         if self._needed < 0:
             end = self._buffer.find(b"\r\n\r\n")
@@ -50,7 +54,8 @@ class Connection(asyncio.Protocol):
             self._needed, self._due = -1, None
             self._client.answered(self, due, status)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Count the request that was under way."""
         if self._due is not None:
             self._client.lost(self._due)
 
@@ -67,9 +72,13 @@ class Client:
         self._waiting: deque[float] = deque()
         self._began = 0.0
         self._told = told
+        self._expected = -1
+        self._all = asyncio.Event()
 
     def answered(self, connection: Connection, due: float, status: int) -> None:
+        """Write down an answer; its connection goes on with what waits."""
         self.answers.append((due, time.perf_counter() - self._began - due, status))
+        self._note_end()
         if connection.transport is None or connection.transport.is_closing():
             return
         if self._waiting:
@@ -78,9 +87,16 @@ class Client:
             self._free.append(connection)
 
     def lost(self, due: float) -> None:
+        """Write down a request that got no answer."""
         self.answers.append((due, time.perf_counter() - self._began - due, 0))
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if len(self.answers) == self._expected:
+            self._all.set()
 
     async def run(self) -> None:
+        """Send all requests; wait for their answers, but no longer than the patience."""
         loop = asyncio.get_running_loop()
         for _ in range(self._told["connections"]):
             _, connection = await loop.create_connection(
@@ -99,9 +115,10 @@ class Client:
                 self._send(due)
                 sent += 1
             due = end
-        give_up = time.perf_counter() + _PATIENCE
-        while len(self.answers) < sent and time.perf_counter() < give_up:
-            await asyncio.sleep(0.01)
+        self._expected = sent
+        self._note_end()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all.wait(), _PATIENCE)
         self.answers += [(due, _PATIENCE, 0)] * (sent - len(self.answers))
 
     def _send(self, due: float) -> None:

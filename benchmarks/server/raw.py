@@ -1,7 +1,8 @@
-"""The limit: ONNX Runtime in a process without a server, its session run again and again on rows that are there already.
+"""The limit: ONNX Runtime in a process without a server, its session run again and again on rows that are there.
 
-A program: ``python -m benchmarks.server.raw MODEL INPUTS.npz SECONDS ROWS THREADS RUNS``; INPUTS.npz holds one row. ``THREADS``
-is what one run may use, ``RUNS`` how many go on at a time. Prints JSON: rows a second, and the median of a run in microseconds.
+A program: ``python -m benchmarks.server.raw MODEL INPUTS.npz SECONDS ROWS THREADS RUNS``; INPUTS.npz holds one row.
+``THREADS`` is what one run may use, ``RUNS`` how many go on at a time. Prints JSON: rows a second, and the median of a
+run in microseconds.
 """
 
 import json
@@ -42,7 +43,7 @@ def raw(model: BenchModel, cores: Cores, way: Way, seconds: float) -> Raw:
     """Run the program on the cores that a server would have."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         inputs = Path(folder) / "inputs.npz"
-        np.savez(inputs, **dict(model.inputs))
+        np.savez(inputs, **dict(model.inputs))  # type: ignore[arg-type]  # numpy knows one keyword of its own
         words = [model.path, inputs, seconds, way.rows, way.threads, way.runs]
         done = subprocess.run(
             on(cores.server, [sys.executable, "-m", "benchmarks.server.raw", *map(str, words)]),

@@ -1,9 +1,10 @@
 """Start ours or a peer with a model on some cores, wait until it answers rightly, stop it.
 
 Ours runs as ``python -m inference_server`` with its defaults. How each peer is configured stands in its program under
-``peers/`` and in the command here. All serve the model as ``bench``; a right answer is one within 1e-4 of ONNX Runtime's own.
+``peers/`` and in the command here. All serve the model as ``bench``; a right answer is within 1e-4 of ONNX Runtime's.
 """
 
+import dataclasses
 import http.client
 import json
 import os
@@ -49,6 +50,19 @@ class Served:
     grpc_port: int
     seconds: float
 
+    def freeze(self) -> None:
+        """Stop its processes where they are: an idle server that polls costs those that are measured nothing."""
+        _signal(self.pid, signal.SIGSTOP)
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let a frozen server go on meanwhile."""
+        _signal(self.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.freeze()
+
 
 @dataclass(frozen=True)
 class Start:
@@ -73,6 +87,10 @@ class Kind:
     post: Callable[[BenchModel], Post]
     read: Callable[[bytes], Array]
 
+    def by(self, post: Callable[[BenchModel], Post], read: Callable[[bytes], Array]) -> "Kind":
+        """Return the same server, asked in another form."""
+        return dataclasses.replace(self, post=post, read=read)
+
 
 @contextmanager
 def serve(
@@ -90,9 +108,11 @@ def serve(
         NotInTime: it did not answer rightly; the message says what it answered, or what it printed.
     """
     port, grpc_port = free_port(), free_port()
-    expected = next(iter(model.answer().values())).ravel()
     post = kind.post(model)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, (Path(folder) / "output").open("w+") as output:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        (Path(folder) / "output").open("w+") as output,
+    ):
         start = kind.start(model, port, grpc_port, len(cores.server), Path(folder))
         began = time.monotonic()
         process = subprocess.Popen(
@@ -107,15 +127,14 @@ def serve(
 
             def right() -> bool:
                 assert process.poll() is None, (Path(folder) / "output").read_text()[-2000:]
-                answer = kind.read(ask(port, post))
-                np.testing.assert_allclose(answer.ravel(), expected, rtol=TOLERANCE, atol=TOLERANCE)
+                check(kind.read(ask(port, post)), model)
                 return True
 
             until(right, "a right answer", timeout=START_SECONDS, every=0.002)
             yield Served(
                 process.pid,
                 port,
-                port if kind is OURS else grpc_port,
+                port if kind.start is _ours else grpc_port,
                 time.monotonic() - began,
             )
         finally:
@@ -127,6 +146,15 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def check(answer: Array, model: BenchModel) -> None:
+    """Hold an answer, flat, to ONNX Runtime's own.
+
+    Raises:
+        AssertionError: they differ; the message says where.
+    """
+    np.testing.assert_allclose(answer, model.expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def ask(port: int, post: Post) -> bytes:
@@ -159,18 +187,17 @@ def exchange(port: int, post: Post) -> tuple[int, dict[str, str], bytes]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a server and its children, whether or not it ends them itself."""
-    pids = family(process.pid) if process.poll() is None else []
-    process.terminate()
-    try:
-        process.wait(timeout=0.5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for pid in pids[1:]:
+    if process.poll() is None:
+        _signal(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    for one in family(pid):
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(one, number)
         except ProcessLookupError:
-            continue  # it went with its parent
+            continue  # it went meanwhile
 
 
 def _oip(model: BenchModel) -> Post:
@@ -178,13 +205,30 @@ def _oip(model: BenchModel) -> Post:
 
 
 def _ours(model: BenchModel, port: int, _grpc: int, _cores: int, _folder: Path) -> Start:
-    command = [sys.executable, "-m", "inference_server", "--model", model.path, "--name", NAME]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "inference_server",
+        "--model",
+        model.path,
+        "--name",
+        NAME,
+    ]
     return Start([*command, "--host", "127.0.0.1", "--port", str(port)], {"PYTHONPATH": str(ROOT)})
 
 
 def _starlette(model: BenchModel, port: int, _grpc: int, cores: int, _folder: Path) -> Start:
     python = environments.python("starlette")
-    command = [python, "-m", "uvicorn", "starlette_app:app", "--host", "127.0.0.1", "--port", str(port)]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "uvicorn",
+        "starlette_app:app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     command += ["--workers", str(cores), "--loop", "uvloop", "--http", "httptools"]
     command += ["--no-access-log", "--log-level", "warning"]
     return Start(command, {"BENCH_MODEL": str(model.path)}, environments.PROGRAMS)
@@ -211,19 +255,34 @@ def _mlserver(model: BenchModel, port: int, grpc: int, _cores: int, folder: Path
 
 
 def _kserve(model: BenchModel, port: int, _grpc: int, cores: int, _folder: Path) -> Start:
-    command = [environments.python("kserve"), "kserve_server.py", "--http_port", str(port)]
+    command: list[str | Path] = [environments.python("kserve"), "kserve_server.py", "--http_port", str(port)]
     command += ["--workers", str(cores), "--enable_grpc", "false", "--enable_latency_logging", "false"]
     return Start(command, {"BENCH_MODEL": str(model.path)}, environments.PROGRAMS)
 
 
 def _litserve(model: BenchModel, port: int, _grpc: int, cores: int, _folder: Path) -> Start:
-    command = [environments.python("litserve"), "litserve_server.py", "--port", str(port), "--workers", str(cores)]
+    command: list[str | Path] = [
+        environments.python("litserve"),
+        "litserve_server.py",
+        "--port",
+        str(port),
+        "--workers",
+        str(cores),
+    ]
     return Start(command, {"BENCH_MODEL": str(model.path)}, environments.PROGRAMS)
 
 
 def _bentoml(model: BenchModel, port: int, _grpc: int, cores: int, folder: Path) -> Start:
     program = environments.python("bentoml").with_name("bentoml")
-    command = [program, "serve", "bentoml_service:Onnx", "--host", "127.0.0.1", "--port", str(port)]
+    command: list[str | Path] = [
+        program,
+        "serve",
+        "bentoml_service:Onnx",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     variables = {
         "BENCH_MODEL": str(model.path),
         "BENCH_WORKERS": str(cores),

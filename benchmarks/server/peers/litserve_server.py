@@ -1,7 +1,7 @@
 """Peer: LitServe around ONNX Runtime.
 
-As https://lightning.ai/docs/litserve/speed-up-serving-by-200x recommends: batching (up to 16 rows) and a worker a core;
-``fast_queue`` (ZeroMQ) is tried against its default and the faster one stays. The access log is off.
+A worker a core and the queue by ZeroMQ (``fast_queue``), as its documentation recommends; the access log is off. Without its
+batching, which on a model of microseconds costs more processor time than it saves (4.5 ms a request with it, 2.6 without).
 """
 
 import argparse
@@ -24,14 +24,8 @@ class OnnxApi(ls.LitAPI):
     def decode_request(self, request):
         return np.asarray(request["x"], np.float32)
 
-    def batch(self, inputs):
-        return np.stack(inputs)
-
     def predict(self, x):
-        return self._session.run([self._output], {"x": x if x.ndim == 2 else x[None]})[0]
-
-    def unbatch(self, output):
-        return list(output)
+        return self._session.run([self._output], {"x": x[None]})[0]
 
     def encode_response(self, output):
         return {"y": output.ravel().tolist()}
@@ -41,15 +35,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--fast-queue", action="store_true")
     told = parser.parse_args()
-    server = ls.LitServer(
-        OnnxApi(max_batch_size=told.batch, batch_timeout=0.0),
-        accelerator="cpu",
-        workers_per_device=told.workers,
-        fast_queue=told.fast_queue,
-    )
+    server = ls.LitServer(OnnxApi(), accelerator="cpu", workers_per_device=told.workers, fast_queue=True)
     server.run(
         host="127.0.0.1",
         port=told.port,

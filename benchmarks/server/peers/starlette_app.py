@@ -1,6 +1,6 @@
 """Peer: what one writes by hand for speed in Python: Starlette, uvicorn with httptools and uvloop, orjson.
 
-The Open Inference Protocol's JSON, for one model, without checks, metrics or limits. Computes in the handler, which is what is
+The Open Inference Protocol's JSON, for one model, without checks, metrics or limits. Computes in the handler, which is
 fastest where a model takes microseconds. ``uvicorn starlette_app:app --loop uvloop --http httptools --no-access-log``.
 """
 
@@ -36,9 +36,7 @@ async def infer(request: Request) -> Response:
             for name, result in zip(outputs, results, strict=True)
         ],
     }
-    return Response(
-        orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
-    )
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
 async def ready(request: Request) -> Response:

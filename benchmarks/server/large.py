@@ -1,0 +1,78 @@
+"""A tensor of 25 MB, 1 x 3 x 1080 x 1920 float32, binary: ours beside a server that only receives as many bytes and answers.
+
+The model looks at one corner of the image, so what is measured is the tensor's way to it. The peer, ``peers/receive.py``,
+receives into one buffer that it keeps, which is what loopback and one copy out of the kernel allow. One client for both.
+"""
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from benchmarks.figures import Report
+from benchmarks.server import environments, models, wire
+from benchmarks.server.load import ONE, Cores, closed_loop, on
+from benchmarks.server.pace import Pace, in_rounds, median_ratio
+from benchmarks.server.served import NAME, OURS, ask, free_port, serve
+from benchmarks.server.small import check_binary
+from testbed.waiting import until
+
+CONNECTIONS = (1, 4)
+
+
+def large(report: Report, pace: Pace) -> None:
+    """Measure throughput, and the memory that one request takes."""
+    model = models.corner()
+    post = wire.as_binary(NAME, model.inputs)
+    megabytes = len(post.body) / 1e6
+    seconds = max(2.0, pace.seconds)
+    with serve_binary(model) as (pid, port), _receiver(ONE, post) as (peer, peer_port):
+        idle = _status(pid, "VmRSS")
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM begins anew (proc(5))
+        for _ in range(5):
+            ask(port, post)
+        report.add("large_memory_of_tensor", (_status(pid, "VmHWM") - idle) / megabytes, "x")
+        servers = {"ours": (pid, port), "plain": (peer, peer_port)}
+
+        def rate(connections: int, name: str) -> float:
+            return closed_loop(*servers[name], post, ONE, connections, seconds).rate
+
+        for connections in CONNECTIONS:
+            found = in_rounds(pace.rounds, servers, partial(rate, connections))
+            named = f"large_{connections}_connections"
+            report.add(f"{named}_of_plain", median_ratio(found["ours"], found["plain"]), "x", ">=", 0.6)
+            for name, rates in found.items():
+                report.add(f"{named}_{name}", statistics.median(rates) * megabytes, "MB/s")
+
+
+@contextmanager
+def serve_binary(model: models.BenchModel) -> Iterator[tuple[int, int]]:
+    """Run ours with a model too large for JSON; its first answers are binary."""
+    kind = OURS.by(lambda model: wire.as_binary(NAME, model.inputs), wire.only_binary)
+    with serve(kind, model, ONE) as server:
+        check_binary(server, model)
+        yield server.pid, server.port
+
+
+@contextmanager
+def _receiver(cores: Cores, post: wire.Post) -> Iterator[tuple[int, int]]:
+    port = free_port()
+    program: list[str | Path] = [sys.executable, environments.PROGRAMS / "receive.py", str(port)]
+    process = subprocess.Popen(on(cores.server, program))
+    try:
+        until(lambda: ask(port, post), "the plain server to answer", timeout=20)
+        yield process.pid, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _status(pid: int, field: str) -> float:
+    """Return a line of /proc/PID/status in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise LookupError(field)
