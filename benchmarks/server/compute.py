@@ -32,7 +32,7 @@ def compute(report: Report, pace: Pace) -> None:
 
 
 def _throughput(report: Report, pace: Pace, cores: Cores, model: models.BenchModel) -> None:
-    way, _ = best(model, cores, pace.seconds / 2)
+    way = best(model, cores, pace.seconds / 4)
     with serve(OURS, model, cores) as server:
         # An image as JSON numbers would measure the parser.
         large = model.name == "detector"
@@ -42,7 +42,7 @@ def _throughput(report: Report, pace: Pace, cores: Cores, model: models.BenchMod
 
         def rate(name: str) -> float:
             if name == "raw":
-                return raw(model, cores, way, pace.seconds).rate
+                return raw(model, cores, [way], pace.seconds)[0].rate
             with server.awake():
                 seconds = max(2.0, pace.seconds)
                 return closed_loop(server.pid, server.port, post, cores, int(name), seconds).rate

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.footprint import family
 from benchmarks.server import environments, wire
-from benchmarks.server.load import Cores, on
+from benchmarks.server.load import Cores, WrongAnswers, on
 from benchmarks.server.models import BenchModel
 from benchmarks.server.wire import Array, Post
 from testbed.paths import ROOT
@@ -105,7 +105,8 @@ def serve(
         environment: more variables.
 
     Raises:
-        NotInTime: it did not answer rightly; the message says what it answered, or what it printed.
+        NotInTime: it did not answer rightly; the message says what it answered.
+        WrongAnswers: it ended, or refuses the request.
     """
     port, grpc_port = free_port(), free_port()
     post = kind.post(model)
@@ -126,7 +127,8 @@ def serve(
         try:
 
             def right() -> bool:
-                assert process.poll() is None, (Path(folder) / "output").read_text()[-2000:]
+                if process.poll() is not None:
+                    raise WrongAnswers(f"it ended: {(Path(folder) / 'output').read_text()[-2000:]}")
                 check(kind.read(ask(port, post)), model)
                 return True
 
@@ -162,8 +164,11 @@ def ask(port: int, post: Post) -> bytes:
 
     Raises:
         AssertionError: no connection, or an answer other than 200; the message has its first words.
+        WrongAnswers: 400, so that asking again is of no use.
     """
     status, _, body = exchange(port, post)
+    if status == 400:
+        raise WrongAnswers(f"expected 200, found 400: {body[:500]!r}")
     assert status == 200, f"expected 200, found {status}: {body[:500]!r}"
     return body
 

@@ -91,7 +91,7 @@ def latency(report: Report, pace: Pace) -> None:
 
         def median(name: str) -> float:
             if name == "raw":
-                return raw(model, ONE, Way(1, 1, 1), pace.seconds).p50
+                return raw(model, ONE, [Way()], pace.seconds)[0].p50
             with server.awake():
                 return closed_loop(server.pid, server.port, post, ONE, 1, pace.seconds).p50
 

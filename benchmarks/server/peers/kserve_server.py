@@ -12,6 +12,14 @@ from kserve.utils.utils import get_predict_response
 
 
 class OnnxModel(Model):
+    def __getstate__(self) -> dict:
+        """Leave the session out: each worker process loads its own."""
+        return {name: value for name, value in vars(self).items() if name != "_session"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self.load()
+
     def load(self) -> bool:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
