@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 _SEED = 5
 _PATIENCE = 20.0
@@ -29,8 +29,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way to write."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
 
     def ask(self, due: float) -> None:
         """Send the request that was due then."""
@@ -46,7 +45,7 @@ class Connection(asyncio.Protocol):
             if end < 0:
                 return
             head = bytes(self._buffer[:end]).lower()
-            length = head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]
+            length = head.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n", 1)[0]
             self._needed = end + 4 + int(length)
         if len(self._buffer) >= self._needed and self._due is not None:
             status, due = int(self._buffer[9:12]), self._due

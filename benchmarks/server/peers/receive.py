@@ -21,7 +21,7 @@ def serve(connection: socket.socket) -> None:
             if not received:
                 return
             head += received
-        length = int(head[:end].lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        length = int(head[:end].lower().split(b"\r\ncontent-length:")[1].split(b"\r\n")[0])
         if len(buffer) < length:
             buffer = bytearray(length)
             view = memoryview(buffer)
