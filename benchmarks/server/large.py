@@ -32,6 +32,7 @@ def large(report: Report, pace: Pace) -> None:
     with serve(OURS, models.mlp(), ONE) as server:
         small = _peak(server.pid)
     with serve_binary(model) as (pid, port), _receiver(ONE, post) as (peer, peer_port):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew (proc(5))
         for _ in range(5):
             ask(port, post)
         report.add("large_memory_of_tensor", (_peak(pid) - small) / megabytes, "x", "<=", 2.1)

@@ -3,6 +3,7 @@
 What it does is the least that any server must: one copy out of the kernel. A thread for each connection.
 """
 
+import contextlib
 import socket
 import sys
 import threading
@@ -12,6 +13,13 @@ CHUNK = 1 << 20
 
 
 def serve(connection: socket.socket) -> None:
+    """Answer on one connection until its client goes."""
+    with connection, contextlib.suppress(ConnectionResetError):
+        receive(connection)
+
+
+def receive(connection: socket.socket) -> None:
+    """Receive bodies and answer each."""
     head = bytearray()
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
