@@ -45,15 +45,18 @@ class Cores:
         name: part of the names of figures.
         server: numbers of cores.
         client: numbers of cores.
+        workers: processes of a server that takes several.
     """
 
     name: str
     server: frozenset[int]
     client: frozenset[int]
+    workers: int = 1
 
 
 ONE = Cores("one_core", frozenset({0}), frozenset({1}))
-TWO = Cores("two_cores", frozenset({0, 1}), frozenset({0, 1}))
+TWO = Cores("two_cores", frozenset({0, 1}), frozenset({0, 1}), workers=2)
+FREE = Cores("free", frozenset({0, 1}), frozenset({0, 1}))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Kind:
     """A server that the benchmark knows.
 
     Attributes:
-        start: from the model, the HTTP port and the gRPC port, the number of cores and a folder for files of its own.
+        start: from the model, the HTTP port and the gRPC port, the number of workers and a folder for files of its own.
         post: the request for the model, in the form that this server takes.
         read: the first output in its answer.
     """
@@ -114,7 +114,7 @@ def serve(
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         (Path(folder) / "output").open("w+") as output,
     ):
-        start = kind.start(model, port, grpc_port, len(cores.server), Path(folder))
+        start = kind.start(model, port, grpc_port, cores.workers, Path(folder))
         began = time.monotonic()
         process = subprocess.Popen(
             on(cores.server, start.command),
@@ -209,7 +209,7 @@ def _oip(model: BenchModel) -> Post:
     return wire.as_json(NAME, model.inputs)
 
 
-def _ours(model: BenchModel, port: int, _grpc: int, _cores: int, _folder: Path) -> Start:
+def _ours(model: BenchModel, port: int, _grpc: int, _workers: int, _folder: Path) -> Start:
     command: list[str | Path] = [
         sys.executable,
         "-m",
@@ -222,7 +222,7 @@ def _ours(model: BenchModel, port: int, _grpc: int, _cores: int, _folder: Path) 
     return Start([*command, "--host", "127.0.0.1", "--port", str(port)], {"PYTHONPATH": str(ROOT)})
 
 
-def _starlette(model: BenchModel, port: int, _grpc: int, cores: int, _folder: Path) -> Start:
+def _starlette(model: BenchModel, port: int, _grpc: int, workers: int, _folder: Path) -> Start:
     python = environments.python("starlette")
     command: list[str | Path] = [
         python,
@@ -234,12 +234,12 @@ def _starlette(model: BenchModel, port: int, _grpc: int, cores: int, _folder: Pa
         "--port",
         str(port),
     ]
-    command += ["--workers", str(cores), "--loop", "uvloop", "--http", "httptools"]
+    command += ["--workers", str(workers), "--loop", "uvloop", "--http", "httptools"]
     command += ["--no-access-log", "--log-level", "warning"]
     return Start(command, {"BENCH_MODEL": str(model.path)}, environments.PROGRAMS)
 
 
-def _mlserver(model: BenchModel, port: int, grpc: int, _cores: int, folder: Path) -> Start:
+def _mlserver(model: BenchModel, port: int, grpc: int, _workers: int, folder: Path) -> Start:
     settings = {
         "debug": False,
         "parallel_workers": 0,
@@ -259,25 +259,25 @@ def _mlserver(model: BenchModel, port: int, grpc: int, _cores: int, folder: Path
     return Start([program, "start", folder], {"PYTHONPATH": str(environments.PROGRAMS)}, folder)
 
 
-def _kserve(model: BenchModel, port: int, _grpc: int, cores: int, _folder: Path) -> Start:
+def _kserve(model: BenchModel, port: int, _grpc: int, workers: int, _folder: Path) -> Start:
     command: list[str | Path] = [environments.python("kserve"), "kserve_server.py", "--http_port", str(port)]
-    command += ["--workers", str(cores), "--enable_grpc", "false", "--enable_latency_logging", "false"]
+    command += ["--workers", str(workers), "--enable_grpc", "false", "--enable_latency_logging", "false"]
     return Start(command, {"BENCH_MODEL": str(model.path)}, environments.PROGRAMS)
 
 
-def _litserve(model: BenchModel, port: int, _grpc: int, cores: int, _folder: Path) -> Start:
+def _litserve(model: BenchModel, port: int, _grpc: int, workers: int, _folder: Path) -> Start:
     command: list[str | Path] = [
         environments.python("litserve"),
         "litserve_server.py",
         "--port",
         str(port),
         "--workers",
-        str(cores),
+        str(workers),
     ]
     return Start(command, {"BENCH_MODEL": str(model.path)}, environments.PROGRAMS)
 
 
-def _bentoml(model: BenchModel, port: int, _grpc: int, cores: int, folder: Path) -> Start:
+def _bentoml(model: BenchModel, port: int, _grpc: int, workers: int, folder: Path) -> Start:
     program = environments.python("bentoml").with_name("bentoml")
     command: list[str | Path] = [
         program,
@@ -290,7 +290,7 @@ def _bentoml(model: BenchModel, port: int, _grpc: int, cores: int, folder: Path)
     ]
     variables = {
         "BENCH_MODEL": str(model.path),
-        "BENCH_WORKERS": str(cores),
+        "BENCH_WORKERS": str(workers),
         "BENTOML_HOME": str(folder),
         "BENTOML_DO_NOT_TRACK": "True",
     }

@@ -12,7 +12,7 @@ from benchmarks.figures import Report
 from benchmarks.footprint import family
 from benchmarks.memory import resident
 from benchmarks.server import models
-from benchmarks.server.load import ONE, TWO, closed_loop
+from benchmarks.server.load import FREE, ONE, closed_loop
 from benchmarks.server.pace import Pace, in_rounds
 from benchmarks.server.served import OURS, PEERS, Kind, Served, ask, serve
 
@@ -28,7 +28,7 @@ def start(report: Report, pace: Pace) -> None:
 
     def once(name: str) -> tuple[float, float]:
         kind = kinds[name]
-        with serve(kind, model, TWO) as server:
+        with serve(kind, model, FREE) as server:
             _warm(server, kind, model)
             return server.seconds, resident(family(server.pid))
 
@@ -49,7 +49,7 @@ def memory(report: Report, _pace: Pace) -> None:
     for mode, environment in (("low", LOW), ("default", {})):
         anonymous = []
         for model in (models.matmul100_external(), models.mlp()):
-            with serve(OURS, model, TWO, environment) as server:
+            with serve(OURS, model, FREE, environment) as server:
                 _warm(server, OURS, model)
                 anonymous.append(sum(map(_anonymous, family(server.pid))))
         goal = ("<=", 10.0) if mode == "low" else ()
