@@ -24,6 +24,7 @@ SECTIONS = {
     "latency": small.latency,
     "grpc": rpc.grpc,
     "compute": compute.compute,
+    "encoder": compute.encoder,
     "tail": compute.tail,
     "large": large.large,
     "start": start.start,

@@ -5,13 +5,15 @@ share the cores. Ours has its defaults and gets requests of one row; what counts
 """
 
 import statistics
+from contextlib import ExitStack
 
 from benchmarks.figures import Report
 from benchmarks.server import models, wire
-from benchmarks.server.load import ONE, TWO, Cores, Phase, closed_loop, open_loop
-from benchmarks.server.pace import CONNECTIONS, Pace, in_rounds
+from benchmarks.server.kinds import NAME, OURS, PEERS
+from benchmarks.server.load import ONE, TWO, Cores, Measured, Phase, closed_loop, open_loop, state
+from benchmarks.server.pace import CONNECTIONS, Pace, in_rounds, median_ratio
 from benchmarks.server.raw import best, raw
-from benchmarks.server.served import NAME, OURS, serve
+from benchmarks.server.served import serve
 from benchmarks.server.small import check_binary
 from benchmarks.server.wire import Post
 
@@ -60,6 +62,29 @@ def _throughput(report: Report, pace: Pace, cores: Cores, model: models.BenchMod
         "ratios": ratios,
     }
     report.add(f"compute_{cores.name}_{model.name}_of_onnxruntime", max(ratios.values()), "x", ">=", 0.95)
+
+
+def encoder(report: Report, pace: Pace) -> None:
+    """State how ours compares with the peers that speak the protocol where a request takes milliseconds to compute."""
+    model = models.minilm()
+    kinds = {"ours": OURS, **{peer: PEERS[peer] for peer in ("mlserver", "kserve", "starlette")}}
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(serve(kind, model, ONE)) for name, kind in kinds.items()}
+        for server in servers.values():
+            server.freeze()
+
+        def ask(name: str) -> Measured:
+            server = servers[name]
+            with server.awake():
+                seconds = max(2.0, pace.seconds)
+                return closed_loop(server.pid, server.port, kinds[name].post(model), ONE, 16, seconds)
+
+        found = in_rounds(pace.rounds, kinds, ask)
+    for name, rounds in found.items():
+        state(report, f"encoder_one_core_16_connections_{name}", rounds)
+        if name != "ours":
+            rates = ([one.rate for one in found[which]] for which in ("ours", name))
+            report.add(f"encoder_one_core_over_{name}", median_ratio(*rates), "x")
 
 
 def tail(report: Report, pace: Pace) -> None:

@@ -12,9 +12,10 @@ from benchmarks.figures import Report
 from benchmarks.footprint import family
 from benchmarks.memory import resident
 from benchmarks.server import models, wire
+from benchmarks.server.kinds import NAME, OURS
 from benchmarks.server.load import ONE, Answer, Phase, closed_loop, open_loop
 from benchmarks.server.pace import Pace
-from benchmarks.server.served import NAME, OURS, serve
+from benchmarks.server.served import serve
 
 TIMES, DEADLINE = 3.0, 0.25
 CALM_SECONDS = 5.0

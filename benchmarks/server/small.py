@@ -9,10 +9,11 @@ from functools import partial
 
 from benchmarks.figures import Report
 from benchmarks.server import models, wire
+from benchmarks.server.kinds import NAME, OURS, PEERS, Kind
 from benchmarks.server.load import ONE, TWO, Cores, Measured, closed_loop, state
 from benchmarks.server.pace import CONNECTIONS, Pace, in_rounds, median_ratio
 from benchmarks.server.raw import Way, raw
-from benchmarks.server.served import NAME, OURS, PEERS, Kind, Served, check, exchange, serve
+from benchmarks.server.served import Served, check, exchange, serve
 
 GOALS = {"mlserver": 5.0, "kserve": 7.0, "starlette": 1.5, "litserve": 3.0, "bentoml": 3.0}
 
@@ -27,6 +28,7 @@ def _json(report: Report, pace: Pace, cores: Cores) -> None:
     model = models.mlp()
     kinds: dict[str, Kind] = {"ours": OURS, **PEERS}
     ratios: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
+    cheaper: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
     with ExitStack() as stack:
         servers: dict[str, Served] = {}
         for name, kind in kinds.items():
@@ -45,9 +47,13 @@ def _json(report: Report, pace: Pace, cores: Cores) -> None:
             ours = [one.rate for one in found["ours"]]
             for peer in PEERS:
                 ratios[peer][connections] = median_ratio(ours, [one.rate for one in found[peer]])
+                cheaper[peer][connections] = median_ratio(
+                    [one.cpu for one in found[peer]], [one.cpu for one in found["ours"]]
+                )
     report.notes[f"json_{cores.name}_ratios"] = ratios
     for peer, by_connections in ratios.items():
         report.add(f"json_{cores.name}_over_{peer}", min(by_connections.values()), "x", ">=", GOALS[peer])
+        report.add(f"json_{cores.name}_processor_time_of_{peer}_over_ours", min(cheaper[peer].values()), "x")
 
 
 def binary(report: Report, pace: Pace) -> None:

@@ -12,9 +12,10 @@ from benchmarks.figures import Report
 from benchmarks.footprint import family
 from benchmarks.memory import resident
 from benchmarks.server import models
+from benchmarks.server.kinds import OURS, PEERS, Kind
 from benchmarks.server.load import FREE, ONE, closed_loop
 from benchmarks.server.pace import Pace, in_rounds
-from benchmarks.server.served import OURS, PEERS, Kind, Served, ask, serve
+from benchmarks.server.served import Served, ask, serve
 
 STARTS = 7
 LOW = {"EDGEMODEL_MEMORY_MODE": "Low"}
