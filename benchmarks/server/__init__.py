@@ -16,7 +16,7 @@ import traceback
 from benchmarks.figures import Report
 from benchmarks.server import compute, large, overload, rpc, small, start
 from benchmarks.server.load import WrongAnswers
-from benchmarks.server.pace import chosen, pace
+from benchmarks.server.rounds import chosen, pace
 
 SECTIONS = {
     "json": small.json,

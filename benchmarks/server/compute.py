@@ -11,8 +11,8 @@ from benchmarks.figures import Report
 from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS, PEERS
 from benchmarks.server.load import ONE, TWO, Cores, Measured, Phase, closed_loop, open_loop, state
-from benchmarks.server.pace import CONNECTIONS, Pace, in_rounds, median_ratio
 from benchmarks.server.raw import best, raw
+from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio
 from benchmarks.server.served import serve
 from benchmarks.server.small import check_binary
 from benchmarks.server.wire import Post

@@ -16,7 +16,7 @@ from benchmarks.figures import Report
 from benchmarks.server import environments, models, wire
 from benchmarks.server.kinds import NAME, OURS
 from benchmarks.server.load import ONE, Cores, Measured, closed_loop, on
-from benchmarks.server.pace import Pace, in_rounds, median_ratio
+from benchmarks.server.rounds import Pace, in_rounds, median_ratio
 from benchmarks.server.served import ask, free_port, serve
 from benchmarks.server.small import check_binary
 from testbed.waiting import until

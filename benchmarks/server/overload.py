@@ -14,7 +14,7 @@ from benchmarks.memory import resident
 from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS
 from benchmarks.server.load import ONE, Answer, Phase, closed_loop, open_loop
-from benchmarks.server.pace import Pace
+from benchmarks.server.rounds import Pace
 from benchmarks.server.served import serve
 
 TIMES, DEADLINE = 3.0, 0.25
@@ -46,7 +46,7 @@ def overload(report: Report, pace: Pace) -> None:
     report.add("overload_accepted_p99", 1e3 * min(late, 1e3), "ms", "<=", 1e3 * DEADLINE)
     broken = sum(answer.status == 0 for answer in during)
     report.add("overload_broken_connections", broken, "requests", "<=", 0)
-    report.add("overload_recovery", _recovery(after, end, _p99(before)), "s", "<=", 1)
+    report.add("overload_recovery", recovery(after, end, _p99(before)), "s", "<=", 1)
     third = len(held) // 3
     report.add("overload_memory_growth", max(held[-third:]) - max(held[:third]), "MB", "<=", 10)
     report.notes["overload"] = {
@@ -61,7 +61,7 @@ def overload(report: Report, pace: Pace) -> None:
     }
 
 
-def _recovery(after: list[Answer], end: float, p99: float) -> float:
+def recovery(after: list[Answer], end: float, p99: float) -> float:
     """Return the seconds after the overload until the last request that was refused, or slower than in calm."""
     return max(
         (

@@ -9,7 +9,7 @@ from benchmarks.figures import Report
 from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS, PEERS
 from benchmarks.server.load import ONE, TWO, Cores, Measured, grpc_closed_loop, state
-from benchmarks.server.pace import CONNECTIONS, Pace, in_rounds, median_ratio
+from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio
 from benchmarks.server.served import Served, check, serve
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"

@@ -14,7 +14,7 @@ from benchmarks.memory import resident
 from benchmarks.server import models
 from benchmarks.server.kinds import OURS, PEERS, Kind
 from benchmarks.server.load import FREE, ONE, closed_loop
-from benchmarks.server.pace import Pace, in_rounds
+from benchmarks.server.rounds import Pace, in_rounds
 from benchmarks.server.served import Served, ask, serve
 
 STARTS = 7
