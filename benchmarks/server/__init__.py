@@ -46,7 +46,7 @@ def run() -> bool:
         try:
             SECTIONS[name](report, pace())
         except (AssertionError, TimeoutError, WrongAnswers, subprocess.SubprocessError) as error:
-            print(f"  {name} did not end: {error}"[:2000], flush=True)
+            print(f"  {name} did not end: {error}"[:600], flush=True)
             report.add(f"{name}_ended", 0, "", ">=", 1)
             report.notes[f"{name}_did_not_end"] = "".join(traceback.format_exception_only(error))[-1000:]
         report.write()

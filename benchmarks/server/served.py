@@ -94,7 +94,8 @@ def serve(
 
             def right() -> bool:
                 if process.poll() is not None:
-                    raise WrongAnswers(f"it ended: {(Path(folder) / 'output').read_text()[-2000:]}")
+                    told = (Path(folder) / "output").read_text().strip()
+                    raise WrongAnswers(f"it ended: {told[-400:]}")
                 check(kind.read(ask(port, post)), model)
                 return True
 
