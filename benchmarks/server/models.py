@@ -40,11 +40,13 @@ class BenchModel:
         name: snake_case; part of the names of figures.
         path: the ONNX file; weights may lie beside it.
         inputs: by name, of one row (axis 0 has size 1).
+        most_rows: batches larger than that are of no use: a run would take seconds.
     """
 
     name: str
     path: Path
     inputs: Mapping[str, Array]
+    most_rows: int = 64
 
     @functools.cached_property
     def expected(self) -> Array:
@@ -93,7 +95,7 @@ def minilm() -> BenchModel:
 def detector() -> BenchModel:
     """Return the text detector of PP-OCRv4 (a MobileNet-like CNN, 4.7 MB) and an image of 320 x 320."""
     image = np.random.default_rng(SEED).random((1, 3, 320, 320)).astype("f4")
-    return BenchModel("detector", _made("detector.onnx", _detector), {"x": image})
+    return BenchModel("detector", _made("detector.onnx", _detector), {"x": image}, most_rows=8)
 
 
 def matmul100() -> BenchModel:

@@ -58,6 +58,7 @@ def raw(model: BenchModel, cores: Cores, ways: Sequence[Way], seconds: float) ->
 def best(model: BenchModel, cores: Cores, seconds: float) -> Way:
     """Return the way with the most rows a second: of batch sizes, and of cores shared by one run or one for each run."""
     count = len(cores.server)
-    ways = [Way(rows, threads, count // threads) for rows in BATCHES for threads in sorted({1, count})]
+    batches = [rows for rows in BATCHES if rows <= model.most_rows]
+    ways = [Way(rows, threads, count // threads) for rows in batches for threads in sorted({1, count})]
     found = zip(raw(model, cores, ways, seconds), ways, strict=True)
     return max(found, key=lambda one: one[0].rate)[1]
