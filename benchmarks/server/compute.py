@@ -5,14 +5,24 @@ share the cores. Ours has its defaults and gets requests of one row; what counts
 """
 
 import statistics
-from contextlib import ExitStack
+import subprocess
 
 from benchmarks.figures import Report
 from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS, PEERS
-from benchmarks.server.load import ONE, TWO, Cores, Measured, Phase, closed_loop, open_loop, state
+from benchmarks.server.load import (
+    ONE,
+    TWO,
+    Cores,
+    Measured,
+    Phase,
+    WrongAnswers,
+    closed_loop,
+    open_loop,
+    state,
+)
 from benchmarks.server.raw import best, raw
-from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio
+from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio, rates
 from benchmarks.server.served import serve
 from benchmarks.server.small import check_binary
 from benchmarks.server.wire import Post
@@ -28,7 +38,7 @@ def compute(report: Report, pace: Pace) -> None:
         for model in (models.minilm(), models.detector(), models.matmul100()):
             try:
                 _throughput(report, pace, cores, model)
-            except AssertionError as error:
+            except (AssertionError, WrongAnswers, subprocess.SubprocessError) as error:
                 missing.append(f"{model.name}, {cores.name}: {error}"[:300])
     assert not missing, "; ".join(missing)
 
@@ -45,19 +55,17 @@ def _throughput(report: Report, pace: Pace, cores: Cores, model: models.BenchMod
         def rate(name: str) -> float:
             if name == "raw":
                 return raw(model, cores, [way], pace.seconds)[0].rate
-            with server.awake():
-                seconds = max(2.0, pace.seconds)
-                return closed_loop(server.pid, server.port, post, cores, int(name), seconds).rate
+            seconds = max(2.0, pace.seconds)
+            return closed_loop(server.pid, server.port, post, cores, int(name), seconds).rate
 
-        server.freeze()
         found = in_rounds(pace.rounds, ["raw", *map(str, CONNECTIONS)], rate)
     ratios = {
-        name: statistics.median(one / limit for one, limit in zip(rates, found["raw"], strict=True))
-        for name, rates in found.items()
+        name: statistics.median(one / limit for one, limit in zip(rounds, found["raw"], strict=True))
+        for name, rounds in found.items()
         if name != "raw"
     }
     report.notes[f"compute_{cores.name}_{model.name}"] = {
-        "rows_a_second": {name: round(statistics.median(rates), 2) for name, rates in found.items()},
+        "rows_a_second": {name: round(statistics.median(rounds), 2) for name, rounds in found.items()},
         "best_way_of_onnxruntime": vars(way),
         "ratios": ratios,
     }
@@ -68,23 +76,18 @@ def encoder(report: Report, pace: Pace) -> None:
     """State how ours compares with the peers that speak the protocol where a request takes milliseconds to compute."""
     model = models.minilm()
     kinds = {"ours": OURS, **{peer: PEERS[peer] for peer in ("mlserver", "kserve", "starlette")}}
-    with ExitStack() as stack:
-        servers = {name: stack.enter_context(serve(kind, model, ONE)) for name, kind in kinds.items()}
-        for server in servers.values():
-            server.freeze()
 
-        def ask(name: str) -> Measured:
-            server = servers[name]
-            with server.awake():
-                seconds = max(2.0, pace.seconds)
-                return closed_loop(server.pid, server.port, kinds[name].post(model), ONE, 16, seconds)
+    def ask(name: str) -> Measured:
+        with serve(kinds[name], model, ONE) as server:
+            seconds = max(2.0, pace.seconds)
+            return closed_loop(server.pid, server.port, kinds[name].post(model), ONE, 16, seconds)
 
-        found = in_rounds(pace.rounds, kinds, ask)
+    found = in_rounds(pace.rounds, kinds, ask)
     for name, rounds in found.items():
         state(report, f"encoder_one_core_16_connections_{name}", rounds)
         if name != "ours":
-            rates = ([one.rate for one in found[which]] for which in ("ours", name))
-            report.add(f"encoder_one_core_over_{name}", median_ratio(*rates), "x")
+            ratio = median_ratio(rates(found["ours"]), rates(rounds))
+            report.add(f"encoder_one_core_over_{name}", ratio, "x")
 
 
 def tail(report: Report, pace: Pace) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from benchmarks.server.load import Measured
+
 T = TypeVar("T")
 
 _SECONDS = 2.0
@@ -59,6 +61,22 @@ def in_rounds(rounds: int, names: Iterable[str], measure: Callable[[str], T]) ->
         for name in list(found)[:: -1 if number % 2 else 1]:
             found[name].append(measure(name))
     return found
+
+
+def by_connections(load: Callable[[int, float], Measured], pace: Pace) -> dict[int, Measured]:
+    """Measure a server at each number of connections, after a second in which its workers come up.
+
+    Args:
+        load: from connections and seconds to what came of them.
+        pace: how long.
+    """
+    load(16, 1.0)
+    return {connections: load(connections, pace.seconds) for connections in CONNECTIONS}
+
+
+def rates(measured: Iterable[Measured]) -> list[float]:
+    """Return the answers a second of some measurements."""
+    return [one.rate for one in measured]
 
 
 def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:

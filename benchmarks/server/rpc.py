@@ -1,6 +1,5 @@
 """gRPC, the small model: ours beside MLServer's, the same prebuilt request with raw contents from h2load."""
 
-from contextlib import ExitStack
 from functools import partial
 
 import grpc as grpcio
@@ -9,7 +8,7 @@ from benchmarks.figures import Report
 from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS, PEERS
 from benchmarks.server.load import ONE, TWO, Cores, Measured, grpc_closed_loop, state
-from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio
+from benchmarks.server.rounds import CONNECTIONS, Pace, by_connections, in_rounds, median_ratio, rates
 from benchmarks.server.served import Served, check, serve
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -40,28 +39,19 @@ def _grpc(report: Report, pace: Pace, cores: Cores) -> None:
     model = models.mlp()
     message = wire.as_grpc(NAME, model.inputs)
     ratios: dict[int, float] = {}
-    with ExitStack() as stack:
-        servers = {
-            name: stack.enter_context(serve(kind, model, cores))
-            for name, kind in (("ours", OURS), ("mlserver", PEERS["mlserver"]))
-        }
-        lengths = {name: call(server, model) for name, server in servers.items()}
-        for server in servers.values():
-            server.freeze()
+    kinds = {"ours": OURS, "mlserver": PEERS["mlserver"]}
 
-        def ask(connections: int, name: str) -> Measured:
-            server = servers[name]
-            with server.awake():
-                return grpc_closed_loop(
-                    server.pid, server.grpc_port, message, lengths[name], cores, connections, pace.seconds
-                )
+    def ask(name: str) -> dict[int, Measured]:
+        with serve(kinds[name], model, cores) as server:
+            length = call(server, model)
+            load = partial(grpc_closed_loop, server.pid, server.grpc_port, message, length, cores)
+            return by_connections(load, pace)
 
-        for connections in CONNECTIONS:
-            found = in_rounds(pace.rounds, servers, partial(ask, connections))
-            for name, rounds in found.items():
-                state(report, f"grpc_{cores.name}_{connections}_connections_{name}", rounds)
-            ratios[connections] = median_ratio(
-                *([one.rate for one in found[name]] for name in ("ours", "mlserver"))
-            )
+    found = in_rounds(pace.rounds, kinds, ask)
+    for connections in CONNECTIONS:
+        rounds = {name: [one[connections] for one in measured] for name, measured in found.items()}
+        for name, measured in rounds.items():
+            state(report, f"grpc_{cores.name}_{connections}_connections_{name}", measured)
+        ratios[connections] = median_ratio(rates(rounds["ours"]), rates(rounds["mlserver"]))
     report.notes[f"grpc_{cores.name}_ratios"] = ratios
     report.add(f"grpc_{cores.name}_over_mlserver", min(ratios.values()), "x", ">=", 3.0)

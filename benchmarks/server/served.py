@@ -44,19 +44,6 @@ class Served:
     grpc_port: int
     seconds: float
 
-    def freeze(self) -> None:
-        """Stop its processes where they are: an idle server that polls costs those that are measured nothing."""
-        _signal(self.pid, signal.SIGSTOP)
-
-    @contextmanager
-    def awake(self) -> Iterator[None]:
-        """Let a frozen server go on meanwhile."""
-        _signal(self.pid, signal.SIGCONT)
-        try:
-            yield
-        finally:
-            self.freeze()
-
 
 @contextmanager
 def serve(
@@ -160,13 +147,9 @@ def exchange(port: int, post: Post) -> tuple[int, dict[str, str], bytes]:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a server and its children, whether or not it ends them itself."""
     if process.poll() is None:
-        _signal(process.pid, signal.SIGKILL)
+        for pid in family(process.pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it went meanwhile
     process.wait()
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    for one in family(pid):
-        try:
-            os.kill(one, number)
-        except ProcessLookupError:
-            continue  # it went meanwhile

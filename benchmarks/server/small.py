@@ -4,7 +4,6 @@ A ratio is the median of the rounds' ratios, and the least of those at 1, 16 and
 """
 
 import statistics
-from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.figures import Report
@@ -12,7 +11,7 @@ from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS, PEERS, Kind
 from benchmarks.server.load import ONE, TWO, Cores, Measured, closed_loop, state
 from benchmarks.server.raw import Way, raw
-from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio
+from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio, rates
 from benchmarks.server.served import Served, check, exchange, serve
 
 GOALS = {"mlserver": 5.0, "kserve": 7.0, "starlette": 1.5, "litserve": 3.0, "bentoml": 3.0}
@@ -29,30 +28,27 @@ def _json(report: Report, pace: Pace, cores: Cores) -> None:
     kinds: dict[str, Kind] = {"ours": OURS, **PEERS}
     ratios: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
     cheaper: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
-    with ExitStack() as stack:
-        servers: dict[str, Served] = {}
-        for name, kind in kinds.items():
-            servers[name] = stack.enter_context(serve(kind, model, cores))
-            servers[name].freeze()
 
-        def ask(connections: int, name: str) -> Measured:
-            server, post = servers[name], kinds[name].post(model)
-            with server.awake():
-                return closed_loop(server.pid, server.port, post, cores, connections, pace.seconds)
+    def ask(name: str) -> dict[int, Measured]:
+        with serve(kinds[name], model, cores) as server:
+            return by_connections(
+                partial(closed_loop, server.pid, server.port, kinds[name].post(model), cores), pace
+            )
 
-        for connections in CONNECTIONS:
-            found = in_rounds(pace.rounds, kinds, partial(ask, connections))
-            for name, rounds in found.items():
-                state(report, f"json_{cores.name}_{connections}_connections_{name}", rounds)
-            ours = [one.rate for one in found["ours"]]
-            for peer in PEERS:
-                ratios[peer][connections] = median_ratio(ours, [one.rate for one in found[peer]])
-                cheaper[peer][connections] = median_ratio(
-                    [one.cpu for one in found[peer]], [one.cpu for one in found["ours"]]
-                )
+    found = in_rounds(pace.rounds, kinds, ask)
+    for connections in CONNECTIONS:
+        rounds = {name: [one[connections] for one in measured] for name, measured in found.items()}
+        for name, measured in rounds.items():
+            state(report, f"json_{cores.name}_{connections}_connections_{name}", measured)
+        ours = rounds["ours"]
+        for peer in PEERS:
+            ratios[peer][connections] = median_ratio(rates(ours), rates(rounds[peer]))
+            cheaper[peer][connections] = median_ratio(
+                [one.cpu for one in rounds[peer]], [one.cpu for one in ours]
+            )
     report.notes[f"json_{cores.name}_ratios"] = ratios
-    for peer, by_connections in ratios.items():
-        report.add(f"json_{cores.name}_over_{peer}", min(by_connections.values()), "x", ">=", GOALS[peer])
+    for peer, by_count in ratios.items():
+        report.add(f"json_{cores.name}_over_{peer}", min(by_count.values()), "x", ">=", GOALS[peer])
         report.add(f"json_{cores.name}_processor_time_of_{peer}_over_ours", min(cheaper[peer].values()), "x")
 
 
@@ -71,7 +67,7 @@ def binary(report: Report, pace: Pace) -> None:
             found = in_rounds(pace.rounds, posts, partial(ask, connections))
             for name, rounds in found.items():
                 state(report, f"binary_one_core_{connections}_connections_{name}", rounds)
-            ratios.append(median_ratio(*([one.rate for one in found[name]] for name in ("binary", "json"))))
+            ratios.append(median_ratio(rates(found["binary"]), rates(found["json"])))
     report.notes["binary_ratios"] = ratios
     report.add("binary_over_json", min(ratios), "x", ">=", 1.3)
 
@@ -93,13 +89,11 @@ def latency(report: Report, pace: Pace) -> None:
     model = models.mlp()
     post = wire.as_json(NAME, model.inputs)
     with serve(OURS, model, ONE) as server:
-        server.freeze()
 
         def median(name: str) -> float:
             if name == "raw":
                 return raw(model, ONE, [Way()], pace.seconds)[0].p50
-            with server.awake():
-                return closed_loop(server.pid, server.port, post, ONE, 1, pace.seconds).p50
+            return closed_loop(server.pid, server.port, post, ONE, 1, pace.seconds).p50
 
         found = in_rounds(max(5, pace.rounds), ["ours", "raw"], median)
     added = [a - b for a, b in zip(found["ours"], found["raw"], strict=True)]
