@@ -11,7 +11,7 @@ from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS, PEERS, Kind
 from benchmarks.server.load import ONE, TWO, Cores, Measured, closed_loop, state
 from benchmarks.server.raw import Way, raw
-from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio, rates
+from benchmarks.server.rounds import CONNECTIONS, Pace, by_connections, in_rounds, median_ratio, rates
 from benchmarks.server.served import Served, check, exchange, serve
 
 GOALS = {"mlserver": 5.0, "kserve": 7.0, "starlette": 1.5, "litserve": 3.0, "bentoml": 3.0}
