@@ -1,6 +1,6 @@
 """Peer: KServe's Python server with a custom predictor around ONNX Runtime, on its v2 protocol.
 
-As https://kserve.github.io/website/docs/model-serving/predictive-inference/frameworks/custom-predictor shows it. For speed:
+A ``kserve.Model`` with ``load`` and ``predict``, and KServe's own helper for the answer. For speed:
 latency log and gRPC port off, ``predict`` a coroutine (no thread), one worker a core.
 """
 

@@ -1,6 +1,6 @@
 """Peer: MLServer with a custom runtime around ONNX Runtime, decoded and encoded by its NumPy codec.
 
-As https://mlserver.readthedocs.io/en/stable/user-guide/custom.html shows it. For speed: ``debug`` off (no access log), and
+As https://docs.seldon.ai/mlserver/user-guide/custom shows it. For speed: ``debug`` off (no access log), and
 no worker processes (``parallel_workers`` 0, which turns its parallel inference off), as a hop to another process costs more
 than a model of microseconds; httptools, which uvicorn takes when it is there. Adaptive batching is off, as by default.
 """
