@@ -75,5 +75,5 @@ images: tools ## Build the four container images
 	hack/images/build
 
 .PHONY: bench
-bench: venv ## Run one benchmark (NAME=pull|ready|footprint|idle|delta|update|rounding|fleet|node|path|gate|machine|rollout|gateway|node_loss|shadow|load_client|hostile)
+bench: venv ## Run one benchmark (NAME=pull|ready|footprint|idle|delta|update|rounding|fleet|node|path|gate|machine|rollout|gateway|node_loss|shadow|load_client|hostile|server)
 	$(PY) -m benchmarks $(NAME)

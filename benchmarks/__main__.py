@@ -1,4 +1,4 @@
-"""``python -m benchmarks NAME`` runs ``benchmarks/NAME.py``; without a name it lists them."""
+"""``python -m benchmarks NAME`` runs ``benchmarks/NAME.py``, or the package of that name; without a name it lists them."""
 
 import argparse
 import importlib
@@ -24,7 +24,11 @@ FRAME = {
 
 
 def main() -> int:
-    names = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in FRAME)
+    here = Path(__file__).parent
+    found = {path.stem for path in here.glob("*.py")} | {
+        path.parent.name for path in here.glob("*/__init__.py")
+    }
+    names = sorted(found - FRAME)
     parser = argparse.ArgumentParser(prog="make bench NAME=…", description="Run one benchmark.")
     parser.add_argument("name", choices=names, help="which one")
     name = parser.parse_args().name

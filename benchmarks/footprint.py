@@ -71,7 +71,9 @@ def _onnxruntime(session: str, model: Path) -> float:
 
 def family(pid: int) -> list[int]:
     """Return a process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # Children are listed with the thread that started them.
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [child for listed in lists for child in listed.read_text().split()]
     return [pid, *(other for child in children for other in family(int(child)))]
 
 
