@@ -52,7 +52,7 @@ def doubled(headers, body):
     return np.frombuffer(body[length:], np.float32)
 
 
-@pytest.mark.parametrize("padding", (0, 13, 37))
+@pytest.mark.parametrize("padding", [0, 13, 37])
 async def test_a_large_tensor_lies_aligned_where_it_was_received(loopback, padding):
     async with loopback(max_body_bytes=MAX_BODY) as server:
         client = await server.connect()
