@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from email.utils import formatdate
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _SWEEP_SECONDS = 1.0
+# A session that has computed gets the GIL back after so long at most, while the event loop parses; Python's own 5 ms would
+# leave it idle for longer than many a run takes. Measured in docs/adr/0021-inference-engine.md.
+_SWITCH_SECONDS = 0.0005
 
 Result = TypeVar("Result")
 
@@ -167,6 +171,8 @@ class App:
             # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
             told = [failure.message for failure in result.failures]
             logger.error("golden samples failed", extra={"fields": {"failures": told}})
+        if not plan.inline:
+            sys.setswitchinterval(_SWITCH_SECONDS)
         self.dataplane.add(model, plan, result)
         logger.info(
             "ready",
