@@ -45,6 +45,7 @@ from inference_server.http2_calls import Accepted
 from inference_server.http2_headers import RequestHead, literal
 from inference_server.http2_stream import Stream
 from inference_server.messages import Call
+from inference_server.oip_grpc_heads import Heads
 from inference_server.proto import inference_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class GrpcApi:
     def __init__(self, dataplane: DataPlane, max_message_bytes: int) -> None:
         self._dataplane = dataplane
         self._limit = max_message_bytes
+        self._heads = Heads()
         health = Health(lambda: dataplane.ready, (SERVICE,))
         self._health = health
         unary: dict[str, Unary] = {
@@ -207,7 +209,9 @@ class GrpcApi:
 
     async def _infer(self, method: _Method, stream: Stream) -> None:
         try:
-            inference = oip_grpc.Inference(whole_message(stream.body, method.encoding, self._limit))
+            inference = oip_grpc.Inference(
+                whole_message(stream.body, method.encoding, self._limit), self._heads
+            )
         except RequestError as error:
             self._count(error)
             raise

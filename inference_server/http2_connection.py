@@ -63,7 +63,7 @@ class Http2Connection(asyncio.Protocol):
         self._blocks: HeaderBlocks[tuple[Accepted, int | None]] = HeaderBlocks(
             lambda head: (calls.accept(head), head.length)
         )
-        self._sender = Sender(self._write, self._finished, loop.time)
+        self._sender = Sender(self._write, self._finished, self._hold, loop.time)
         self._streams: dict[int, Stream] = {}
         self._lengths: dict[int, int] = {}  # what `content-length` promised and has not come
         self._reset: deque[int] = deque(
@@ -452,6 +452,9 @@ class Http2Connection(asyncio.Protocol):
             self._goodbye.begin()
         if self._goodbye.over:
             self._close_if_done()
+
+    def _hold(self, count: int) -> None:
+        self._peers.held_bytes += count
 
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)

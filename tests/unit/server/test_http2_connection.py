@@ -491,6 +491,23 @@ async def test_answers_that_nobody_reads_do_not_pile_up(loopback):
         assert connection._transport.get_write_buffer_size() < 1 << 20
 
 
+async def test_answers_that_nobody_reads_count_as_bodies_do(loopback):
+    async with loopback(max_body_bytes=1 << 16) as server:
+        client = await Http2Client.connect(server, {h2.INITIAL_WINDOW_SIZE: 0})
+        await client.until(h2.SETTINGS, ack=True)
+        (connection,) = server.peers.connections
+        message = infer_message([1.0] * 15_000)
+        asked = 20
+        for _ in range(asked):
+            number = await client.call(INFER, message)
+            await until(lambda number=number: connection._last == number)
+            await until(lambda: all(stream.queue for stream in connection._streams.values()))
+        assert 0 < len(connection._streams) < asked  # the others were refused
+        assert server.peers.held_bytes <= 9 * (1 << 16)
+        client.leave()
+        await until(lambda: server.peers.held_bytes == 0)
+
+
 async def test_reflection_whose_answers_nobody_takes_is_not_read_on(loopback):
     async with loopback() as server:
         client = await Http2Client.connect(server, {h2.INITIAL_WINDOW_SIZE: 0})
