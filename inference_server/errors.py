@@ -11,7 +11,9 @@
     │   ├── UnsupportedEncoding   415
     │   ├── HeaderTooLarge        431
     │   ├── ExecutionFailed       500  the model itself failed on a well-formed input
-    │   └── NotReady              503  loading, or out of memory for this request
+    │   ├── NotReady              503  loading, or out of memory for this request
+    │   │   └── Overloaded        503  more requests wait than can be answered in time
+    │   └── DeadlineExceeded      504  the client's deadline passed before the answer
     ├── SamplesUnreadable         the golden samples cannot be read; the model is served all the same
     └── FatalError                the process ends with `exit_code`; `reason` goes to the termination log
         ├── InvalidSettings       2    a flag or an environment variable
@@ -85,6 +87,16 @@ class NotReady(RequestError):
     """The server cannot answer now; the same request may succeed later or elsewhere."""
 
     status = 503
+
+
+class Overloaded(NotReady):
+    """More waits than can be answered in time: refused at the door."""
+
+
+class DeadlineExceeded(RequestError):
+    """The time the client gave for the answer is over."""
+
+    status = 504
 
 
 class SamplesUnreadable(ServerError):

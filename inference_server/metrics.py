@@ -87,6 +87,46 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.cache_hits = Counter(
+            "inference_cache_hits",
+            "Requests answered from the result cache, or by an equal request that was being computed.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.cache_misses = Counter(
+            "inference_cache_misses",
+            "Requests looked up in the result cache and computed.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "inference_cache_bytes",
+            "Memory that the result cache takes, of all models together.",
+            registry=self.registry,
+        )
+        self.thermal = Gauge(
+            "inference_thermal_celsius",
+            "Temperature of the machine's thermal zones.",
+            ("zone",),
+            registry=self.registry,
+        )
+        self.concurrency_ratio = Gauge(
+            "inference_concurrency_limit_ratio",
+            "Share of the time in which models may compute: less than 1 while the machine is hot.",
+            registry=self.registry,
+        )
+        self.concurrency_ratio.set(1)
+        self.stuck_runs = Gauge(
+            "inference_stuck_runs",
+            "Runs that take so much longer than any before that the server calls itself dead.",
+            registry=self.registry,
+        )
+        self.log_dropped = Counter(
+            "inference_request_log_dropped",
+            "Lines of the request log that nobody read in time.",
+            registry=self.registry,
+        )
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus text format."""
         return generate_latest(self.registry)
