@@ -28,6 +28,7 @@ from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection, Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
+from inference_server.plan import Plan
 from inference_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class App:
             settings.model, name=settings.name, version=settings.version, digest=settings.digest
         )
         self._threads = settings.threads or cpu_limit()
-        self.dataplane = DataPlane(self._files.name, self._files.version, self._threads, Metrics())
+        self.dataplane = DataPlane(Metrics())
+        self.dataplane.announce(self._files.name, self._files.version)
         self._peers = Peers(HttpApi(self.dataplane), settings.max_body_bytes)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -150,7 +152,7 @@ class App:
             # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
             told = [failure.message for failure in result.failures]
             logger.error("golden samples failed", extra={"fields": {"failures": told}})
-        self.dataplane.serve(model, result)
+        self.dataplane.add(model, Plan(sessions=self._threads, threads=self._threads), result)
         logger.info(
             "ready",
             extra={

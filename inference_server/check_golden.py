@@ -39,7 +39,7 @@ def main() -> int:
 
 
 async def _run(model: Model, archive: Path) -> GoldenResult:
-    plane = DataPlane(model.metadata.name, model.metadata.version, 1, Metrics())
+    plane = DataPlane(Metrics())
     try:
         return await golden.run(plane, model, archive, SECONDS)
     finally:

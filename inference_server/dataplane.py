@@ -1,25 +1,28 @@
 """The data plane: the one implementation of the Open Inference Protocol behind every protocol.
 
 A protocol's adapter hands in a decode and an encode function and gets bytes or a `RequestError` back; names,
-versions, readiness, metrics and error classes are decided here, once. It knows neither HTTP nor JSON.
+versions, readiness, metrics and error classes are decided here, once. It knows neither HTTP nor JSON. Several models
+are served side by side by name, each in one version; how one is computed is its `ModelSlot`'s.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from inference_server.errors import ExecutionFailed, NotFound, NotReady, RequestError
 from inference_server.messages import (
     ABSENT,
+    Call,
     GoldenResult,
     InferenceRequest,
     InferenceResponse,
     ModelMetadata,
 )
 from inference_server.metrics import Metrics
+from inference_server.model_slot import ModelSlot, ServedModel
+from inference_server.plan import Plan
 from inference_server.tensors import Array
 
 logger = logging.getLogger(__name__)
@@ -35,111 +38,123 @@ CLIENT_GONE = "499"
 DECODED_BYTES = 256 * 1024 * 1024
 # What a string object takes beside its pointer in the array.
 _OBJECT_BYTES = 56
+_SHOWN = 100
 
 Encoded = TypeVar("Encoded")
 
 
-class ServedModel(Protocol):
-    """What the data plane needs of a model (`inference_server.model.Model`)."""
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """Name, version, inputs and outputs."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the artifact's manifest, or ""."""
-
-    @property
-    def load_seconds(self) -> float:
-        """Time the load took."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """Resident memory the load added."""
-
-    def run(self, outputs: Sequence[str], inputs: dict[str, Array]) -> list[Array]:
-        """Compute; blocks."""
-
-
 class DataPlane:
-    """Serves one model by name and version.
+    """Serves models by name and version.
 
     Args:
-        name: Name of the model, known before it is loaded.
-        version: Its version.
-        threads: Number of inferences that may compute at the same time.
         metrics: Where to count.
         decoded_bytes: Most memory that the inputs of all requests may take together.
     """
 
-    def __init__(
-        self, name: str, version: str, threads: int, metrics: Metrics, decoded_bytes: int = DECODED_BYTES
-    ) -> None:
-        self.name = name
-        self.version = version
+    def __init__(self, metrics: Metrics, decoded_bytes: int = DECODED_BYTES) -> None:
         self.metrics = metrics
         self.draining = False
-        self._model: ServedModel | None = None
-        self._golden = ABSENT
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
-        self._inflight = metrics.inflight.labels(name, version)
-        self._compute_duration = metrics.compute_duration.labels(name, version)
+        self._slots: dict[str, ModelSlot] = {}
+        self._loading: dict[str, str] = {}
         self._most_decoded_bytes = decoded_bytes
         self._decoded_bytes = 0
-        self._codes: dict[tuple[str, str, str, str], _Outcome] = {}
+        self._codes: dict[tuple[str, str, tuple[str, str]], _Outcome] = {}
 
-    def serve(self, model: ServedModel, golden: GoldenResult = ABSENT) -> None:
-        """Answer with this model from now on, whatever came of its golden samples."""
-        labels = (self.name, self.version)
-        self.metrics.load_duration.labels(*labels).set(model.load_seconds)
-        self.metrics.memory.labels(*labels).set(model.memory_bytes)
-        self.metrics.info.labels(*labels, model.digest).set(1)
-        failed = golden.total - golden.passed
-        if golden.outcome == "Fail":
-            failed = max(failed, 1)  # samples that cannot be read have no number
-        for outcome, count in (("Pass", golden.passed), ("Fail", failed)):
-            self.metrics.golden.labels(*labels, outcome).set(count)
-        self._golden = golden
-        self._model = model
+    def announce(self, name: str, version: str) -> None:
+        """Say that this model is being loaded: it is known, and the server is not ready before it is added."""
+        self._loading[name] = version
+
+    def add(self, model: ServedModel, plan: Plan | None = None, golden: GoldenResult = ABSENT) -> ModelSlot:
+        """Answer with this model from now on, whatever came of its golden samples.
+
+        Args:
+            model: Loaded and warmed up; it is served by the name and version in its metadata.
+            plan: How to compute it; None for one run at a time and no batches.
+            golden: What came of its golden samples.
+
+        Raises:
+            ValueError: A model of this name is being served; remove it first.
+        """
+        name = model.metadata.name
+        if name in self._slots:
+            raise ValueError(f"model {name!r} is being served already")
+        slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics)
+        self._loading.pop(name, None)
+        return slot
+
+    async def remove(self, name: str) -> None:
+        """Refuse new requests for a model, finish those it has, and let it go. Nothing happens if there is no such model."""
+        self._loading.pop(name, None)
+        if (slot := self._slots.pop(name, None)) is not None:
+            await slot.close()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the models that are served or being loaded."""
+        return (*self._slots, *(name for name in self._loading if name not in self._slots))
+
+    @property
+    def slots(self) -> Iterable[ModelSlot]:
+        """The models that are served."""
+        return self._slots.values()
 
     @property
     def ready(self) -> bool:
-        """Whether new requests should be sent here."""
-        return self._model is not None and not self.draining
+        """Whether new requests should be sent here: all models that were announced are there, and nothing ends."""
+        return bool(self._slots) and not self._loading and not self.draining
+
+    def model_ready(self, name: str, version: str | None) -> bool:
+        """Whether requests for this model should be sent here.
+
+        Raises:
+            NotFound: This server does not have it.
+        """
+        self.check_model(name, version)
+        return name in self._slots and not self.draining
 
     def check_model(self, name: str, version: str | None) -> None:
         """Accept a model's name and version as the client wrote them.
 
         Raises:
-            NotFound: This server has another one.
+            NotFound: This server does not have it.
         """
-        if name != self.name:
-            raise NotFound(f"model {name[:100]!r}: expected {self.name!r}, the only model of this server")
-        if version is not None and version != self.version:
-            raise NotFound(f"version {version[:100]!r} of model {self.name!r}: expected {self.version!r}")
+        slot = self._slots.get(name)
+        served = slot.metadata.version if slot is not None else self._loading.get(name)
+        if served is None:
+            raise NotFound(f"model {name[:_SHOWN]!r}: expected {self._known()}")
+        if version is not None and version != served:
+            raise NotFound(f"version {version[:_SHOWN]!r} of model {name!r}: expected {served!r}")
 
-    def model(self, name: str, version: str | None) -> ServedModel:
-        """Return the model of this name and version.
+    def slot(self, name: str, version: str | None) -> ModelSlot:
+        """Return what serves the model of this name and version.
 
         Raises:
-            NotFound: This server has another one.
+            NotFound: This server does not have it.
             NotReady: It is still being loaded.
         """
-        self.check_model(name, version)
-        if self._model is None:
-            raise NotReady(f"model {self.name!r} is being loaded; try again shortly")
-        return self._model
+        slot = self._slots.get(name)
+        if slot is None or (version is not None and version != slot.metadata.version):
+            self.check_model(name, version)
+            raise NotReady(f"model {name!r} is being loaded; try again shortly")
+        return slot
 
-    def golden(self, name: str, version: str | None) -> GoldenResult:
-        """Return what came of the golden samples of the model that is served.
+    def metadata(self, name: str, version: str | None) -> ModelMetadata:
+        """Return what a client may know about a model.
 
         Raises:
-            NotFound: This server has another one.
+            NotFound: This server does not have it.
+            NotReady: It is still being loaded.
+        """
+        return self.slot(name, version).metadata
+
+    def golden(self, name: str, version: str | None) -> GoldenResult:
+        """Return what came of the golden samples of a model that is served.
+
+        Raises:
+            NotFound: This server does not have it.
             NotReady: It is still being loaded, or its samples are being run.
         """
-        self.model(name, version)
-        return self._golden
+        return self.slot(name, version).golden
 
     async def answer(self, model: ServedModel, request: InferenceRequest) -> list[Array]:
         """Compute what no client asked for, as if one had; it is in no count of requests.
@@ -149,46 +164,42 @@ class DataPlane:
         """
         held = self._hold(request)
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, model.run, request.outputs, dict(request.inputs)
-            )
+            return await asyncio.to_thread(model.run, request.outputs, dict(request.inputs))
         finally:
             self._decoded_bytes -= held
 
     async def infer(
         self,
-        protocol: str,
-        name: str,
-        version: str | None,
+        call: Call,
         decode: Callable[[ModelMetadata], InferenceRequest],
         encode: Callable[[InferenceResponse], Encoded],
     ) -> Encoded:
         """Answer one inference request and count it.
 
         Args:
-            protocol: Label for metrics, "http" or "grpc".
-            name: Model name as the client wrote it.
-            version: Version as the client wrote it, None for the one that is served.
+            call: Which model, by when, for whom.
             decode: Makes the request; raises `RequestError`.
             encode: Makes the protocol's answer.
 
         Raises:
             RequestError: With a status and a message for the client; nothing else escapes but cancellation.
         """
-        started = time.perf_counter()
+        if not call.received:
+            call.received = time.monotonic()
         code = "200"
         held = 0
-        self._inflight.inc()
+        slot = None
         try:
-            model = self.model(name, version)
-            request = decode(model.metadata)
+            slot = self.slot(call.model, call.version)
+            slot.inflight.inc()
+            request = decode(slot.metadata)
             held = self._hold(request)
-            arrays = await self._compute(model, request)
-            specs = {spec.name: spec for spec in model.metadata.outputs}
+            arrays = await slot.compute(call, request)
+            specs = slot.output_specs
             outputs = tuple(
-                (specs[output], array) for output, array in zip(request.outputs, arrays, strict=True)
+                [(specs[name], array) for name, array in zip(request.outputs, arrays, strict=True)]
             )
-            return encode(InferenceResponse(self.name, self.version, request.id, outputs))
+            return encode(InferenceResponse(slot.metadata.name, slot.metadata.version, request.id, outputs))
         except RequestError as error:
             code = str(error.status)
             raise
@@ -205,43 +216,56 @@ class DataPlane:
             raise ExecutionFailed("internal error; the server's log has the details") from None
         finally:
             self._decoded_bytes -= held
-            self._inflight.dec()
-            known = code != str(NotFound.status)
-            self._count(protocol, code, known, time.perf_counter() - started)
+            if slot is not None:
+                slot.inflight.dec()
+                labels = slot.labels
+            else:
+                labels = ("", "") if code == "404" else self._labels(call.model)
+            self._count(call.protocol, code, labels, time.monotonic() - call.received)
 
-    def count_refusal(self, protocol: str, code: str) -> None:
-        """Count an inference request that was refused undecoded (too large, wrong encoding)."""
-        self._count(protocol, code, True, None)
+    def count_refusal(self, protocol: str, code: str, model: str) -> None:
+        """Count an inference request that was refused undecoded (too large, wrong encoding).
+
+        Args:
+            protocol: As in `Call`.
+            code: Status it was refused with.
+            model: Name of the model as the client wrote it.
+        """
+        self._count(protocol, code, self._labels(model), None)
 
     async def close(self) -> None:
-        """Let no further inference start; what waits for a thread is dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let no further inference start; what waits is dropped."""
+        for slot in tuple(self._slots.values()):
+            slot.abandon()
+
+    def _known(self) -> str:
+        names = [repr(name[:_SHOWN]) for name in self.names]
+        if len(names) == 1:
+            return f"{names[0]}, the only model of this server"
+        return f"one of {', '.join(names[:20])}" if names else "none: this server has no model now"
 
     def _hold(self, request: InferenceRequest) -> int:
         """Count the memory of a decoded request; one that is larger than the bound by itself is served when it is alone."""
-        size = sum(_memory(array) for array in request.inputs.values())
+        size = 0
+        for array in request.inputs.values():
+            size += _memory(array)
         if self._decoded_bytes and self._decoded_bytes + size > self._most_decoded_bytes:
             raise NotReady("too many large requests at the same time; try again shortly")
         self._decoded_bytes += size
         return size
 
-    def _compute(self, model: ServedModel, request: InferenceRequest) -> Awaitable[list[Array]]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, self._timed_run, model, request)
+    def _labels(self, name: str) -> tuple[str, str]:
+        """Return model and version as labels, empty for what this server does not have."""
+        if (slot := self._slots.get(name)) is not None:
+            return slot.labels
+        return (name, self._loading[name]) if name in self._loading else ("", "")
 
-    def _timed_run(self, model: ServedModel, request: InferenceRequest) -> list[Array]:
-        started = time.perf_counter()
-        try:
-            return model.run(request.outputs, dict(request.inputs))
-        finally:
-            self._compute_duration.observe(time.perf_counter() - started)
-
-    def _count(self, protocol: str, code: str, known: bool, seconds: float | None) -> None:
-        model, version = (self.name, self.version) if known else ("", "")
-        key = (protocol, code, model, version)
+    def _count(self, protocol: str, code: str, labels: tuple[str, str], seconds: float | None) -> None:
+        key = (protocol, code, labels)
         outcome = self._codes.get(key)
         if outcome is None:
             # Looking a labelled child up costs more than the increment: keep it.
-            outcome = self._codes[key] = _Outcome(self.metrics, model, version, protocol, code)
+            outcome = self._codes[key] = _Outcome(self.metrics, *labels, protocol, code)
         outcome.count(seconds)
 
 

@@ -12,8 +12,8 @@
     │   ├── HeaderTooLarge        431
     │   ├── ExecutionFailed       500  the model itself failed on a well-formed input
     │   ├── NotReady              503  loading, or out of memory for this request
-    │   │   └── Overloaded        503  more requests wait than can be answered in time
-    │   └── DeadlineExceeded      504  the client's deadline passed before the answer
+    │   │   └── Overloaded        503  more is waiting than can be answered in time
+    │   └── DeadlineExceeded      504  the client's own deadline passed before there was an answer
     ├── SamplesUnreadable         the golden samples cannot be read; the model is served all the same
     └── FatalError                the process ends with `exit_code`; `reason` goes to the termination log
         ├── InvalidSettings       2    a flag or an environment variable
@@ -90,11 +90,11 @@ class NotReady(RequestError):
 
 
 class Overloaded(NotReady):
-    """More waits than can be answered in time: refused at the door."""
+    """More requests wait than can be answered in time; refused before anything was computed."""
 
 
 class DeadlineExceeded(RequestError):
-    """The time the client gave for the answer is over."""
+    """The moment by which the client wanted the answer has passed."""
 
     status = 504
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inference_server.dataplane import DataPlane, ServedModel
+from inference_server.dataplane import DataPlane
 from inference_server.errors import InvalidRequest, ModelFileNotFound, RequestError, SamplesUnreadable
 from inference_server.golden_samples import FILE, Archive, Tolerance, Tolerances
 from inference_server.messages import (
@@ -25,6 +25,7 @@ from inference_server.messages import (
     ModelMetadata,
 )
 from inference_server.model_directory import ModelFiles, inside
+from inference_server.model_slot import ServedModel
 from inference_server.tensors import DATATYPES, NUMPY_TYPES, Array, TensorSpec, check_shape
 
 logger = logging.getLogger(__name__)

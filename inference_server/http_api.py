@@ -24,6 +24,7 @@ from inference_server.errors import (
     UnsupportedEncoding,
 )
 from inference_server.http_connection import Request, Response
+from inference_server.messages import Call
 from inference_server.metrics import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
@@ -113,11 +114,11 @@ class HttpApi:
     def refuse(self, request: Request | None, error: RequestError) -> Response:
         """Answer a request of which only the head, or not even that, was read."""
         try:
-            inference = request is not None and self._target(request.target).operation == "model-infer"
+            target = self._target(request.target) if request is not None else None
         except RequestError:
-            inference = False
-        if inference:
-            self._dataplane.count_refusal(PROTOCOL, str(error.status))
+            target = None
+        if target is not None and target.operation == "model-infer":
+            self._dataplane.count_refusal(PROTOCOL, str(error.status), target.model)
         return self._error(error)
 
     def _target(self, raw: bytes) -> _Target:
@@ -125,7 +126,7 @@ class HttpApi:
             return known
         target = parse_target(raw)
         # Few spellings of few paths; the bound is for a client that makes queries up.
-        if target.model in ("", self._dataplane.name) and len(self._targets) < 64:
+        if (not target.model or target.model in self._dataplane.names) and len(self._targets) < 64:
             self._targets[raw] = target
         return target
 
@@ -140,14 +141,12 @@ class HttpApi:
             )
         else:
             body = await self._dataplane.infer(
-                PROTOCOL,
-                target.model,
-                target.version,
+                Call(PROTOCOL, target.model, target.version),
                 lambda model: oip_json.decode_request(request.body, model),
                 oip_json.encode_response,
             )
             return Response(200, body)
-        self._dataplane.count_refusal(PROTOCOL, str(error.status))
+        self._dataplane.count_refusal(PROTOCOL, str(error.status), target.model)
         raise error
 
     def _server(self, _: _Target) -> Response:
@@ -164,13 +163,10 @@ class HttpApi:
         return Response(200, self._dataplane.metrics.render(), CONTENT_TYPE.encode("ascii"))
 
     def _model(self, target: _Target) -> Response:
-        return Response(
-            200, oip_json.encode_metadata(self._dataplane.model(target.model, target.version).metadata)
-        )
+        return Response(200, oip_json.encode_metadata(self._dataplane.metadata(target.model, target.version)))
 
     def _model_ready(self, target: _Target) -> Response:
-        self._dataplane.check_model(target.model, target.version)
-        ready = self._dataplane.ready
+        ready = self._dataplane.model_ready(target.model, target.version)
         return _json(200 if ready else 503, {"name": target.model, "ready": ready})
 
     def _golden(self, target: _Target) -> Response:

@@ -1,10 +1,33 @@
 """What the data plane takes and gives, whatever the protocol. Plain values, no behaviour."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from inference_server.tensors import Array, TensorSpec
+
+
+@dataclass(slots=True)
+class Call:
+    """What a protocol knows of an inference request beside its tensors.
+
+    Attributes:
+        protocol: Label for metrics, "http" or "grpc".
+        model: Name of the model as the client wrote it.
+        version: Version as the client wrote it; None for whichever is served.
+        deadline: Moment of `time.monotonic()` by which the client wants the answer; None for none.
+        trace: W3C `traceparent` as it came; "" for none.
+        cache: Whether the client lets the answer come from the result cache.
+        received: Moment of `time.monotonic()` at which the request was complete; 0 until the data plane has it.
+    """
+
+    protocol: str
+    model: str
+    version: str | None = None
+    deadline: float | None = None
+    trace: str = ""
+    cache: bool = True
+    received: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +38,14 @@ class InferenceRequest:
         inputs: Arrays by input name; every input of the model is there.
         outputs: Names of the outputs to compute, in the order to return them.
         id: The client's own id, returned unchanged; "" when it gave none.
+        timeout: Seconds from the request's arrival after which nobody wants the answer; None for none. On the wire it is
+            the parameter `timeout`, in microseconds, as Triton has it.
     """
 
     inputs: Mapping[str, Array]
     outputs: tuple[str, ...]
     id: str = ""
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +60,21 @@ class InferenceResponse:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """What a client may know about a model."""
+    """What a client may know about a model.
+
+    Attributes:
+        name: Its name in URLs.
+        version: Its version in URLs.
+        inputs: What it takes.
+        outputs: What it gives.
+        parameters: How it is computed here: what was calibrated or set, by name.
+    """
 
     name: str
     version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,15 +59,16 @@ def encode_response(response: InferenceResponse) -> bytes:
 
 def encode_metadata(model: ModelMetadata) -> bytes:
     """Return the JSON body of the model metadata endpoint."""
-    return orjson.dumps(
-        {
-            "name": model.name,
-            "versions": [model.version],
-            "platform": PLATFORM,
-            "inputs": [_tensor(spec) for spec in model.inputs],
-            "outputs": [_tensor(spec) for spec in model.outputs],
-        }
-    )
+    document: dict[str, Any] = {
+        "name": model.name,
+        "versions": [model.version],
+        "platform": PLATFORM,
+        "inputs": [_tensor(spec) for spec in model.inputs],
+        "outputs": [_tensor(spec) for spec in model.outputs],
+    }
+    if model.parameters:
+        document["parameters"] = dict(model.parameters)
+    return orjson.dumps(document)
 
 
 def encode_golden(result: GoldenResult) -> bytes:

@@ -46,8 +46,8 @@ REQUESTS = st.fixed_dictionaries(
 
 
 def api():
-    plane = DataPlane("m", "1", 1, Metrics())
-    plane.serve(Doubler())
+    plane = DataPlane(Metrics())
+    plane.add(Doubler())
     return HttpApi(plane)
 
 

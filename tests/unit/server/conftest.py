@@ -77,7 +77,8 @@ class Loopback:
 
     def __init__(self, model, max_body_bytes):
         self.model = model
-        self.dataplane = DataPlane("m", "1", 1, Metrics())
+        self.dataplane = DataPlane(Metrics())
+        self.dataplane.announce("m", "1")
         self.peers = Peers(HttpApi(self.dataplane), max_body_bytes, date=b"today")
         self.port = 0
         self._writers = []
@@ -108,7 +109,7 @@ def loopback():
     async def start(*, loaded=True, max_body_bytes=4096):
         server = Loopback(Doubler(), max_body_bytes)
         if loaded:
-            server.dataplane.serve(server.model)
+            server.dataplane.add(server.model)
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(lambda: HttpConnection(server.peers, loop), "127.0.0.1", 0)
         server.port = listener.sockets[0].getsockname()[1]

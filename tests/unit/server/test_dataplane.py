@@ -7,8 +7,9 @@ import pytest
 
 from inference_server.dataplane import DataPlane
 from inference_server.errors import ExecutionFailed, InvalidRequest, NotFound, NotReady
-from inference_server.messages import InferenceRequest
+from inference_server.messages import Call, InferenceRequest
 from inference_server.metrics import Metrics
+from inference_server.plan import Plan
 from tests.unit.server.conftest import Doubler, until
 
 
@@ -22,8 +23,8 @@ def encode(response):
 
 @pytest.fixture
 def plane():
-    plane = DataPlane("m", "1", 1, Metrics())
-    plane.serve(Doubler())
+    plane = DataPlane(Metrics())
+    plane.add(Doubler())
     return plane
 
 
@@ -32,7 +33,7 @@ def sample(plane, name, **labels):
 
 
 async def test_an_answer_names_model_version_and_id(plane):
-    response = await plane.infer("grpc", "m", None, decode, encode)
+    response = await plane.infer(Call("grpc", "m", None), decode, encode)
     assert (response.model_name, response.model_version, response.id) == ("m", "1", "id")
     ((spec, array),) = response.outputs
     assert (spec.name, array.tolist()) == ("y", [2.0])
@@ -56,7 +57,7 @@ async def test_a_loaded_model_shows_in_the_gauges(plane):
 )
 async def test_an_unknown_name_never_becomes_a_label(plane, name, version, code, labels):
     with pytest.raises(NotFound):
-        await plane.infer("http", name, version, decode, encode)
+        await plane.infer(Call("http", name, version), decode, encode)
     assert sample(plane, "inference_requests_total", **labels, protocol="http", code=code) == 1
 
 
@@ -65,7 +66,7 @@ async def test_a_refused_decode_is_counted_and_not_computed(plane):
         raise InvalidRequest("no")
 
     with pytest.raises(InvalidRequest):
-        await plane.infer("http", "m", "1", refuse, encode)
+        await plane.infer(Call("http", "m", "1"), refuse, encode)
     labels = {"model": "m", "version": "1"}
     assert sample(plane, "inference_requests_total", **labels, protocol="http", code="400") == 1
     assert sample(plane, "inference_compute_duration_seconds_count", **labels) == 0
@@ -73,7 +74,7 @@ async def test_a_refused_decode_is_counted_and_not_computed(plane):
 
 async def test_a_bug_becomes_a_500_without_detail(plane, caplog):
     with pytest.raises(ExecutionFailed, match="internal error"):
-        await plane.infer("http", "m", "1", lambda metadata: 1 / 0, encode)
+        await plane.infer(Call("http", "m", "1"), lambda metadata: 1 / 0, encode)
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -82,24 +83,25 @@ async def test_memory_that_runs_out_while_decoding_is_no_bug(plane):
         raise MemoryError
 
     with pytest.raises(NotReady, match="out of memory"):
-        await plane.infer("http", "m", "1", exhaust, encode)
+        await plane.infer(Call("http", "m", "1"), exhaust, encode)
 
 
 async def test_no_model_no_answer():
-    plane = DataPlane("m", "1", 1, Metrics())
+    plane = DataPlane(Metrics())
+    plane.announce("m", "1")
     assert not plane.ready
     with pytest.raises(NotReady, match="being loaded"):
-        await plane.infer("http", "m", "1", decode, encode)
+        await plane.infer(Call("http", "m", "1"), decode, encode)
     with pytest.raises(NotReady):
-        plane.model("m", None)
+        plane.slot("m", None)
 
 
 async def test_no_more_than_the_threads_compute_at_a_time():
-    plane = DataPlane("m", "1", 2, Metrics())
+    plane = DataPlane(Metrics())
     model = Doubler()
     model.go.clear()
-    plane.serve(model)
-    tasks = [asyncio.create_task(plane.infer("http", "m", None, decode, encode)) for _ in range(5)]
+    plane.add(model, Plan(sessions=2))
+    tasks = [asyncio.create_task(plane.infer(Call("http", "m", None), decode, encode)) for _ in range(5)]
     await until(lambda: model.runs == 2)
     assert sample(plane, "inference_inflight_requests", model="m", version="1") == 5
     assert model.runs == 2
@@ -109,19 +111,19 @@ async def test_no_more_than_the_threads_compute_at_a_time():
 
 
 async def test_decoded_inputs_in_memory_are_bounded_and_one_is_always_served():
-    plane = DataPlane("m", "1", 1, Metrics(), decoded_bytes=6)
+    plane = DataPlane(Metrics(), decoded_bytes=6)
     model = Doubler()
     model.go.clear()
-    plane.serve(model)
-    first = asyncio.create_task(plane.infer("http", "m", None, decode, encode))
+    plane.add(model)
+    first = asyncio.create_task(plane.infer(Call("http", "m", None), decode, encode))
     await until(lambda: model.runs == 1)
     with pytest.raises(NotReady, match="too many large requests"):
-        await plane.infer("http", "m", None, decode, encode)
+        await plane.infer(Call("http", "m", None), decode, encode)
     model.go.set()
     await first
 
     def large(metadata):
         return InferenceRequest({"x": np.ones(9, np.float32)}, ("y",))
 
-    await plane.infer("http", "m", None, large, encode)
-    await plane.infer("http", "m", None, decode, encode)
+    await plane.infer(Call("http", "m", None), large, encode)
+    await plane.infer(Call("http", "m", None), decode, encode)

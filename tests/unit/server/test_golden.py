@@ -23,7 +23,7 @@ WRONG = ({"x": X}, {"y": X * 2 + np.array([0, 0.5, 0], np.float32)})
 
 @pytest.fixture
 def plane():
-    return DataPlane("m", "1", 1, Metrics())
+    return DataPlane(Metrics())
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ async def test_a_failure_is_never_longer_than_whoever_asks_will_read():
 
 async def test_samples_are_in_no_count_of_requests_and_hold_memory_only_while_they_run(judged, plane):
     await judged({"a": RIGHT})
-    plane.serve(Doubler())
+    plane.add(Doubler())
     text = plane.metrics.render().decode()
     assert "inference_requests_total{" not in text
     assert "inference_compute_duration_seconds_count{" in text
@@ -236,7 +236,7 @@ async def test_samples_are_in_no_count_of_requests_and_hold_memory_only_while_th
     ],
 )
 async def test_the_metric_counts_samples_by_outcome(plane, result, passed, failed):
-    plane.serve(Doubler(), result)
+    plane.add(Doubler(), golden=result)
     for outcome, expected in (("Pass", passed), ("Fail", failed)):
         labels = {"model": "m", "version": "1", "outcome": outcome}
         assert plane.metrics.registry.get_sample_value("inference_golden_samples", labels) == expected
@@ -247,7 +247,7 @@ async def test_the_result_is_told_over_http_and_only_once_the_model_serves(loopb
     async with loopback(loaded=False) as server:
         for path in ("/v2/models/m/golden", "/v2/models/m/versions/1/golden"):
             assert (await server.ask("GET", path))[0] == NotReady.status
-        server.dataplane.serve(server.model, result)
+        server.dataplane.add(server.model, golden=result)
         for path in ("/v2/models/m/golden", "/v2/models/m/versions/1/golden"):
             status, _, body = await server.ask("GET", path)
             assert status == 200

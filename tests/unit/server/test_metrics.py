@@ -26,9 +26,9 @@ def described(metrics):
 
 
 def exercised():
-    plane = DataPlane("m", "1", 1, Metrics())
-    plane.serve(Doubler())
-    plane.count_refusal("http", "413")
+    plane = DataPlane(Metrics())
+    plane.add(Doubler())
+    plane.count_refusal("http", "413", "m")
     return plane.metrics
 
 

@@ -1,0 +1,26 @@
+"""How a model is computed: the values that calibration finds or an administrator pins. Plain values, no behaviour."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How requests of one model become runs of ONNX Runtime.
+
+    Attributes:
+        threads: Threads that one run may use.
+        sessions: Runs that may be under way at the same time.
+        batch_rows: Most rows of a run that several requests share; 1 computes each request by itself.
+        batchable: Whether the first axis is a batch axis: rows computed together or alone give the same answers.
+        inline: Compute on the event loop's own thread: a run is cheaper than handing it to another thread.
+        queue_delay: Most seconds that a request waits for others to share its run, when that is worth it.
+        costs: Measured runs as `(elements of all inputs, seconds)`, by rising number of elements; () for none.
+    """
+
+    threads: int = 1
+    sessions: int = 1
+    batch_rows: int = 1
+    batchable: bool = False
+    inline: bool = False
+    queue_delay: float = 0.0
+    costs: tuple[tuple[int, float], ...] = ()
