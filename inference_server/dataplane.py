@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from inference_server.errors import ExecutionFailed, NotFound, NotReady, RequestError
 from inference_server.messages import (
@@ -22,8 +22,11 @@ from inference_server.messages import (
 )
 from inference_server.metrics import Metrics
 from inference_server.model_slot import ModelSlot, ServedModel
+from inference_server.observer import Observer
 from inference_server.plan import Plan
+from inference_server.result_cache import ResultCache
 from inference_server.tensors import Array
+from inference_server.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +46,44 @@ _SHOWN = 100
 Encoded = TypeVar("Encoded")
 
 
+class Unloaded(Protocol):
+    """What the data plane needs of a place from which models are loaded (`inference_server.repository`)."""
+
+    def version(self, name: str) -> str | None:
+        """Return the version of a model that a request may have loaded, None for one that it may not."""
+
+    def want(self, name: str) -> None:
+        """Have a model loaded because a request came for it; raises `NotReady` when that is of no use now."""
+
+
 class DataPlane:
     """Serves models by name and version.
 
     Args:
         metrics: Where to count.
         decoded_bytes: Most memory that the inputs of all requests may take together.
+        cache: Where answers are kept; None for nowhere.
+        observer: Who is told of each request that ended; None for nobody.
+
+    Attributes:
+        unloaded: Where models come from that are not loaded now; None for nowhere.
+        watchdog: Who looks at runs that do not come back.
     """
 
-    def __init__(self, metrics: Metrics, decoded_bytes: int = DECODED_BYTES) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        decoded_bytes: int = DECODED_BYTES,
+        *,
+        cache: ResultCache | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self.metrics = metrics
         self.draining = False
+        self.unloaded: Unloaded | None = None
+        self.watchdog = Watchdog(metrics)
+        self._cache = cache
+        self._observer = observer
         self._slots: dict[str, ModelSlot] = {}
         self._loading: dict[str, str] = {}
         self._most_decoded_bytes = decoded_bytes
@@ -79,6 +109,9 @@ class DataPlane:
         if name in self._slots:
             raise ValueError(f"model {name!r} is being served already")
         slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics)
+        slot.watch = self.watchdog.of(*slot.labels)
+        if self._cache is not None:
+            slot.results = self._cache.of(*slot.labels, model.digest)
         self._loading.pop(name, None)
         return slot
 
@@ -86,6 +119,8 @@ class DataPlane:
         """Refuse new requests for a model, finish those it has, and let it go. Nothing happens if there is no such model."""
         self._loading.pop(name, None)
         if (slot := self._slots.pop(name, None)) is not None:
+            if slot.results is not None:
+                slot.results.close()
             await slot.close()
 
     @property
@@ -101,7 +136,7 @@ class DataPlane:
     @property
     def ready(self) -> bool:
         """Whether new requests should be sent here: all models that were announced are there, and nothing ends."""
-        return bool(self._slots) and not self._loading and not self.draining
+        return (bool(self._slots) or self.unloaded is not None) and not self._loading and not self.draining
 
     def model_ready(self, name: str, version: str | None) -> bool:
         """Whether requests for this model should be sent here.
@@ -120,6 +155,8 @@ class DataPlane:
         """
         slot = self._slots.get(name)
         served = slot.metadata.version if slot is not None else self._loading.get(name)
+        if served is None and self.unloaded is not None:
+            served = self.unloaded.version(name)
         if served is None:
             raise NotFound(f"model {name[:_SHOWN]!r}: expected {self._known()}")
         if version is not None and version != served:
@@ -135,6 +172,8 @@ class DataPlane:
         slot = self._slots.get(name)
         if slot is None or (version is not None and version != slot.metadata.version):
             self.check_model(name, version)
+            if self.unloaded is not None and name not in self._loading:
+                self.unloaded.want(name)
             raise NotReady(f"model {name!r} is being loaded; try again shortly")
         return slot
 
@@ -189,12 +228,15 @@ class DataPlane:
         code = "200"
         held = 0
         slot = None
+        request = None
+        arrays: list[Array] = []
         try:
             slot = self.slot(call.model, call.version)
             slot.inflight.inc()
+            slot.used = call.received
             request = decode(slot.metadata)
             held = self._hold(request)
-            arrays = await slot.compute(call, request)
+            arrays = await slot.answer(call, request)
             specs = slot.output_specs
             outputs = tuple(
                 [(specs[name], array) for name, array in zip(request.outputs, arrays, strict=True)]
@@ -221,7 +263,10 @@ class DataPlane:
                 labels = slot.labels
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)
-            self._count(call.protocol, code, labels, time.monotonic() - call.received)
+            seconds = time.monotonic() - call.received
+            self._count(call.protocol, code, labels, seconds)
+            if self._observer is not None:
+                self._observer.ended(call, code, labels[1], seconds, request, arrays)
 
     def count_refusal(self, protocol: str, code: str, model: str) -> None:
         """Count an inference request that was refused undecoded (too large, wrong encoding).

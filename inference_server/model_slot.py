@@ -5,6 +5,7 @@ once the last run has ended. Names, versions and the count of requests are the d
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,9 @@ from inference_server.errors import NotFound
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
+from inference_server.result_cache import ModelResults
 from inference_server.tensors import Array
+from inference_server.watchdog import RunWatch
 
 
 class ServedModel(Protocol):
@@ -48,6 +51,11 @@ class ModelSlot:
         plan: How to compute it.
         golden: What came of its golden samples.
         metrics: Where to count.
+
+    Attributes:
+        used: Moment of `time.monotonic()` of the last request.
+        results: Its kept answers; None where none are kept.
+        watch: Who looks at its runs.
     """
 
     def __init__(self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics) -> None:
@@ -61,7 +69,26 @@ class ModelSlot:
         self.inflight = metrics.inflight.labels(*self.labels)
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
         self._closed = False
+        self.used = time.monotonic()
+        self.results: ModelResults | None = None
+        self.watch: RunWatch
         self._show(metrics, self.labels)
+
+    async def answer(self, call: Call, request: InferenceRequest) -> list[Array]:
+        """Return the outputs that were asked for, computed or kept.
+
+        Raises:
+            RequestError: As `compute`.
+        """
+        if self.results is None or not call.cache:
+            return await self.compute(call, request)
+        deadline = call.deadline
+        if request.timeout is not None:
+            deadline = min(deadline or math.inf, call.received + request.timeout)
+        arrays, call.cached = await self.results.answer(
+            request, lambda: self.compute(call, request), deadline
+        )
+        return arrays
 
     async def compute(self, call: Call, request: InferenceRequest) -> list[Array]:
         """Return the outputs that were asked for.
@@ -69,10 +96,10 @@ class ModelSlot:
         Raises:
             RequestError: The model refuses or fails, or there is no time or memory for it.
         """
-        del call
+        call.decoded = time.monotonic()
         if self._closed:
             raise NotFound(f"model {self.metadata.name!r}: it has just been unloaded")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._timed_run, request)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._timed_run, call, request)
 
     async def close(self) -> None:
         """Take no further request, and return when the last one has ended."""
@@ -84,12 +111,16 @@ class ModelSlot:
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _timed_run(self, request: InferenceRequest) -> list[Array]:
-        started = time.perf_counter()
+    def _timed_run(self, call: Call, request: InferenceRequest) -> list[Array]:
+        call.began = started = time.monotonic()
+        call.rows = 1
+        self.watch.begin(call.rows)
         try:
             return self.model.run(request.outputs, dict(request.inputs))
         finally:
-            self._compute_duration.observe(time.perf_counter() - started)
+            self.watch.end()
+            call.computed = time.monotonic() - started
+            self._compute_duration.observe(call.computed)
 
     def _show(self, metrics: Metrics, labels: tuple[str, str]) -> None:
         metrics.load_duration.labels(*labels).set(self.model.load_seconds)
