@@ -14,13 +14,11 @@ import logging
 import os
 import signal
 import socket
-import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from inference_server import golden
 from inference_server.cgroup import cpu_limit
 from inference_server.dataplane import DataPlane
 from inference_server.errors import ListenFailed
@@ -28,11 +26,15 @@ from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection, Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
-from inference_server.plan import Plan
+from inference_server.model_loading import ModelLoading
+from inference_server.observer import Observer
+from inference_server.repository import ModelRepository
+from inference_server.request_log import RequestLog
+from inference_server.result_cache import ResultCache
 from inference_server.settings import Settings
-
-if TYPE_CHECKING:
-    from inference_server.model import Model
+from inference_server.thermal import Thermal
+from inference_server.tracing import open_tracer
+from inference_server.watchdog import LoopWatch
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +83,30 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._files = find_model(
-            settings.model, name=settings.name, version=settings.version, digest=settings.digest
-        )
-        self._threads = settings.threads or cpu_limit()
-        self.dataplane = DataPlane(Metrics())
-        self.dataplane.announce(self._files.name, self._files.version)
-        self._peers = Peers(HttpApi(self.dataplane), settings.max_body_bytes)
+        metrics = Metrics(exemplars=settings.exemplars)
+        cache = ResultCache(settings.cache_bytes, settings.cache_ttl, metrics)
+        self.dataplane = DataPlane(metrics, cache=cache if settings.cache_bytes else None)
+        self._loading = ModelLoading(self.dataplane, settings.threads or cpu_limit(), settings.golden_timeout)
+        self._files: ModelFiles | None = None
+        self._repository: ModelRepository | None = None
+        if settings.model is not None:
+            self._files = find_model(
+                settings.model, name=settings.name, version=settings.version, digest=settings.digest
+            )
+            self.dataplane.announce(self._files.name, self._files.version)
+        else:
+            assert settings.model_repository is not None  # read_settings sees to that
+            self._repository = ModelRepository(
+                settings.model_repository,
+                self.dataplane,
+                self._loading.load,
+                settings.repository_memory_bytes,
+            )
+        self._peers = Peers(HttpApi(self.dataplane, self._repository), settings.max_body_bytes)
+        self._loop_watch = LoopWatch()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.port = settings.port
 
     async def run(self) -> int:
@@ -113,9 +129,14 @@ class App:
             server.close()
             for connection in tuple(self._peers.connections):
                 connection.abort()
-            if self._sweeper is not None:
-                self._sweeper.cancel()
+            self._loop_watch.stop()
+            for task in self._tasks:
+                task.cancel()
+            if self._repository is not None:
+                await self._repository.close()
             await self.dataplane.close()
+            if self.dataplane.observer is not None:
+                await asyncio.to_thread(self.dataplane.observer.close)
 
     def stop(self) -> None:
         """Begin to drain; the second call ends the delay."""
@@ -128,7 +149,8 @@ class App:
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         settings = self._settings
-        self._sweeper = loop.create_task(self._sweep())
+        self._tasks.append(loop.create_task(self._sweep()))
+        self._loop_watch.start()
         listener = _bind(settings.host, settings.port)
         self.port = listener.getsockname()[1]
         server = await loop.create_server(
@@ -138,36 +160,30 @@ class App:
         return server
 
     async def _load(self) -> bool:
-        """Load in a thread, so that liveness answers meanwhile; return whether there is a model to serve."""
-        model = await self._unless_stopped(_Loading(self._files, self._threads).done)
-        if model is None:
+        """Load what there is to serve; return whether that came to its end before a stop."""
+        self._observe()
+        if self._files is not None:
+            told = await self._unless_stopped(asyncio.ensure_future(self._loading.load(self._files)))
+        else:
+            assert self._repository is not None
+            told = await self._unless_stopped(asyncio.ensure_future(self._repository.start()))
+            self.dataplane.unloaded = self._repository
+        if told is None:
             return False
-        samples = asyncio.ensure_future(
-            golden.judge(self.dataplane, model, self._files, self._settings.golden_timeout)
-        )
-        result = await self._unless_stopped(samples)
-        if result is None:
-            return False
-        if result.outcome == "Fail":
-            # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
-            told = [failure.message for failure in result.failures]
-            logger.error("golden samples failed", extra={"fields": {"failures": told}})
-        self.dataplane.add(model, Plan(sessions=self._threads, threads=self._threads), result)
-        logger.info(
-            "ready",
-            extra={
-                "fields": {
-                    "model": self._files.name,
-                    "version": self._files.version,
-                    "digest": self._files.digest,
-                    "threads": self._threads,
-                    "load_seconds": round(model.load_seconds, 4),
-                    "golden_samples": f"{result.outcome} {result.passed}/{result.total}",
-                    "start_seconds": round(_process_age(), 2),
-                }
-            },
-        )
+        logger.info("ready", extra={"fields": {**told, "start_seconds": round(_process_age(), 2)}})
         return True
+
+    def _observe(self) -> None:
+        """Begin what is told of requests and of the machine; after the socket listens: some of it takes a moment."""
+        settings, metrics = self._settings, self.dataplane.metrics
+        log = None if settings.request_log is None else RequestLog(settings.request_log, metrics)
+        tracer = open_tracer(os.environ)
+        if log is not None or tracer is not None:
+            self.dataplane.observer = Observer(log, tracer)
+        thermal = Thermal(metrics)
+        if thermal.present:
+            self.dataplane.thermal = thermal
+            self._tasks.append(asyncio.get_running_loop().create_task(thermal.follow()))
 
     async def _unless_stopped(self, future: "asyncio.Future[Result]") -> "Result | None":
         """Return what comes of it; None when the process is told to stop before that."""
@@ -212,33 +228,6 @@ class App:
             for connection in tuple(self._peers.connections):
                 if connection.overdue(now):
                     connection.abort()
+            self._loop_watch.beat()
+            self.dataplane.watchdog.look()
             await asyncio.sleep(_SWEEP_SECONDS)
-
-
-class _Loading:
-    """A load under way in a daemon thread: the process may end without waiting for it."""
-
-    def __init__(self, files: ModelFiles, threads: int) -> None:
-        # Imported here, after the socket listens: onnxruntime is most of the start-up time.
-        from inference_server.model import Model
-
-        self._loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[Model] = self._loop.create_future()
-
-        def load() -> None:
-            try:
-                model = Model(files, threads)
-            except BaseException as error:  # noqa: BLE001 — handed to the waiter, which raises it
-                self._loop.call_soon_threadsafe(self._fail, error)
-            else:
-                self._loop.call_soon_threadsafe(self._succeed, model)
-
-        threading.Thread(target=load, name="load", daemon=True).start()
-
-    def _succeed(self, model: "Model") -> None:
-        if not self.done.done():
-            self.done.set_result(model)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)

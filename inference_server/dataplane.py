@@ -26,6 +26,8 @@ from inference_server.observer import Observer
 from inference_server.plan import Plan
 from inference_server.result_cache import ResultCache
 from inference_server.tensors import Array
+from inference_server.thermal import Thermal
+from inference_server.tracing import parse_traceparent
 from inference_server.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -63,9 +65,10 @@ class DataPlane:
         metrics: Where to count.
         decoded_bytes: Most memory that the inputs of all requests may take together.
         cache: Where answers are kept; None for nowhere.
-        observer: Who is told of each request that ended; None for nobody.
 
     Attributes:
+        observer: Who is told of each request that ended; None for nobody.
+        thermal: What says how much of the time models may compute; None on a machine that does not tell its heat.
         unloaded: Where models come from that are not loaded now; None for nowhere.
         watchdog: Who looks at runs that do not come back.
     """
@@ -76,14 +79,14 @@ class DataPlane:
         decoded_bytes: int = DECODED_BYTES,
         *,
         cache: ResultCache | None = None,
-        observer: Observer | None = None,
     ) -> None:
         self.metrics = metrics
         self.draining = False
         self.unloaded: Unloaded | None = None
         self.watchdog = Watchdog(metrics)
+        self.observer: Observer | None = None
+        self.thermal: Thermal | None = None
         self._cache = cache
-        self._observer = observer
         self._slots: dict[str, ModelSlot] = {}
         self._loading: dict[str, str] = {}
         self._most_decoded_bytes = decoded_bytes
@@ -264,9 +267,9 @@ class DataPlane:
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)
             seconds = time.monotonic() - call.received
-            self._count(call.protocol, code, labels, seconds)
-            if self._observer is not None:
-                self._observer.ended(call, code, labels[1], seconds, request, arrays)
+            self._count(call.protocol, code, labels, seconds, call.trace)
+            if self.observer is not None:
+                self.observer.ended(call, code, labels[1], seconds, request, arrays)
 
     def count_refusal(self, protocol: str, code: str, model: str) -> None:
         """Count an inference request that was refused undecoded (too large, wrong encoding).
@@ -305,13 +308,18 @@ class DataPlane:
             return slot.labels
         return (name, self._loading[name]) if name in self._loading else ("", "")
 
-    def _count(self, protocol: str, code: str, labels: tuple[str, str], seconds: float | None) -> None:
+    def _count(
+        self, protocol: str, code: str, labels: tuple[str, str], seconds: float | None, trace: str = ""
+    ) -> None:
         key = (protocol, code, labels)
         outcome = self._codes.get(key)
         if outcome is None:
             # Looking a labelled child up costs more than the increment: keep it.
             outcome = self._codes[key] = _Outcome(self.metrics, *labels, protocol, code)
-        outcome.count(seconds)
+        exemplar = None
+        if trace and self.metrics.exemplars and (context := parse_traceparent(trace)) and context.sampled:
+            exemplar = {"trace_id": context.trace_id}
+        outcome.count(seconds, exemplar)
 
 
 def _memory(array: Array) -> int:
@@ -325,7 +333,7 @@ class _Outcome:
         self._requests = metrics.requests.labels(model, version, protocol, code)
         self._duration = metrics.request_duration.labels(model, version, protocol)
 
-    def count(self, seconds: float | None) -> None:
+    def count(self, seconds: float | None, exemplar: dict[str, str] | None = None) -> None:
         self._requests.inc()
         if seconds is not None:
-            self._duration.observe(seconds)
+            self._duration.observe(seconds, exemplar)

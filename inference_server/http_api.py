@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from inference_server import oip_json
+from inference_server import http_repository, oip_json
 from inference_server.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from inference_server.errors import (
     ExecutionFailed,
@@ -24,13 +24,17 @@ from inference_server.errors import (
     UnsupportedEncoding,
 )
 from inference_server.http_connection import Request, Response
+from inference_server.http_repository import Repository
 from inference_server.messages import Call
-from inference_server.metrics import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
 
 PROTOCOL = "http"
 _RETRY_AFTER = (b"Retry-After", b"1")
+_CACHED = {
+    "": (),
+    **{outcome: ((b"Edgemodel-Cache", outcome.encode()),) for outcome in ("hit", "miss", "shared")},
+}
 # Triton's binary tensor extension announces itself with this header.
 _BINARY = b"inference-header-content-length"
 
@@ -67,6 +71,10 @@ def parse_target(target: bytes) -> _Target:
             return _Target("server")
         case ["", "v2", "health", ("live" | "ready") as state]:
             return _Target(state)
+        case ["", "v2", "repository", "index"]:
+            return _Target("repository-index")
+        case ["", "v2", "repository", "models", model, ("load" | "unload") as operation]:
+            return _Target(f"repository-{operation}", model)
         case ["", "metrics"]:
             return _Target("metrics")
         case ["", "v2", "models", model]:
@@ -84,14 +92,14 @@ def parse_target(target: bytes) -> _Target:
 class HttpApi:
     """Answers HTTP requests from a data plane."""
 
-    def __init__(self, dataplane: DataPlane) -> None:
+    def __init__(self, dataplane: DataPlane, repository: Repository | None = None) -> None:
         self._dataplane = dataplane
+        self._repository = repository
         self._targets: dict[bytes, _Target] = {}
         self._get: dict[str, Callable[[_Target], Response]] = {
             "server": self._server,
             "live": self._live,
             "ready": self._ready,
-            "metrics": self._metrics,
             "model": self._model,
             "model-ready": self._model_ready,
             "model-golden": self._golden,
@@ -104,6 +112,10 @@ class HttpApi:
             _check_method(request.method, target)
             if target.operation == "model-infer":
                 return await self._infer(target, request)
+            if target.operation.startswith("repository-"):
+                return await self._repository_request(target, request)
+            if target.operation == "metrics":
+                return self._metrics(request)
             return self._get[target.operation](target)
         except RequestError as error:
             return self._error(error)
@@ -140,27 +152,38 @@ class HttpApi:
                 "Inference-Header-Content-Length: binary tensors are not supported; send JSON"
             )
         else:
+            call = _call(target, request)
             body = await self._dataplane.infer(
-                Call(PROTOCOL, target.model, target.version),
+                call,
                 lambda model: oip_json.decode_request(request.body, model),
                 oip_json.encode_response,
             )
-            return Response(200, body)
+            return Response(200, body, headers=_CACHED[call.cached])
         self._dataplane.count_refusal(PROTOCOL, str(error.status), target.model)
         raise error
 
     def _server(self, _: _Target) -> Response:
         return _json(200, {"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS})
 
+    async def _repository_request(self, target: _Target, request: Request) -> Response:
+        if self._repository is None:
+            raise NotFound("model repository: this server has none; start it with --model-repository")
+        operation = target.operation.removeprefix("repository-")
+        return Response(
+            200, await http_repository.answer(self._repository, operation, target.model, request.body)
+        )
+
     def _live(self, _: _Target) -> Response:
-        return _json(200, {"live": True})
+        alive = self._dataplane.watchdog.alive
+        return _json(200 if alive else 503, {"live": alive})
 
     def _ready(self, _: _Target) -> Response:
         ready = self._dataplane.ready
         return _json(200 if ready else 503, {"ready": ready})
 
-    def _metrics(self, _: _Target) -> Response:
-        return Response(200, self._dataplane.metrics.render(), CONTENT_TYPE.encode("ascii"))
+    def _metrics(self, request: Request) -> Response:
+        body, content_type = self._dataplane.metrics.exposition(request.headers.get(b"accept", b""))
+        return Response(200, body, content_type.encode("ascii"))
 
     def _model(self, target: _Target) -> Response:
         return Response(200, oip_json.encode_metadata(self._dataplane.metadata(target.model, target.version)))
@@ -182,9 +205,21 @@ class HttpApi:
 
 
 def _check_method(method: str, target: _Target) -> None:
-    allowed = ("POST",) if target.operation == "model-infer" else ("GET", "HEAD")
+    posted = target.operation == "model-infer" or target.operation.startswith("repository-")
+    allowed = ("POST",) if posted else ("GET", "HEAD")
     if method not in allowed:
         raise MethodNotAllowed(f"method {method}: expected {' or '.join(allowed)}", ", ".join(allowed))
+
+
+def _call(target: _Target, request: Request) -> Call:
+    wishes = request.headers.get(b"cache-control", b"").lower()
+    return Call(
+        PROTOCOL,
+        target.model,
+        target.version,
+        trace=request.headers.get(b"traceparent", b"").decode("ascii", "replace"),
+        cache=b"no-cache" not in wishes and b"no-store" not in wishes,
+    )
 
 
 def _json(status: int, document: object) -> Response:

@@ -7,6 +7,7 @@ else.
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -30,9 +31,14 @@ _MODEL = ("model", "version")
 
 
 class Metrics:
-    """All metrics of one server, in a registry of their own."""
+    """All metrics of one server, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        exemplars: Whether trace ids go with the latency histogram, for scrapers that ask for OpenMetrics.
+    """
+
+    def __init__(self, *, exemplars: bool = False) -> None:
+        self.exemplars = exemplars
         self.registry = CollectorRegistry()
         # CPU and memory of the process, under the names every Prometheus client library uses.
         ProcessCollector(registry=self.registry)
@@ -130,3 +136,15 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus text format."""
         return generate_latest(self.registry)
+
+    def exposition(self, accept: bytes) -> tuple[bytes, str]:
+        """Return all metrics as a scraper wants them, and their content type.
+
+        Args:
+            accept: Its `Accept` header. OpenMetrics, for which Prometheus asks, is spoken only where there are exemplars:
+                the classic format cannot carry them, and is read by every tool.
+        """
+        if self.exemplars and b"application/openmetrics-text" in accept:
+            text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+            return text, openmetrics.CONTENT_TYPE_LATEST
+        return self.render(), CONTENT_TYPE

@@ -63,7 +63,7 @@ class _Known:
     failed: float | None = None  # moment of the last load that failed
 
 
-Load = Callable[[ModelFiles], Awaitable[None]]
+Load = Callable[[ModelFiles], Awaitable[dict[str, object]]]
 
 
 class ModelRepository:
@@ -72,7 +72,8 @@ class ModelRepository:
     Args:
         root: The folder; each sub-folder is a model directory, and its name the model's.
         dataplane: Where loaded models are served.
-        load: Loads a model, judges its golden samples and adds it to the data plane; raises `LoadError`.
+        load: Loads a model, judges its golden samples, adds it to the data plane, and returns what the log is to tell of
+            it; raises `LoadError`.
         most_bytes: Bound on the measured memory of all loaded models; None for none.
         clock: Seconds that only grow.
     """
@@ -94,8 +95,11 @@ class ModelRepository:
         self._one_at_a_time = asyncio.Lock()
         self._wanted: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self) -> None:
-        """Load what fits, in the order of names. What cannot be loaded stands in the log and in the index."""
+    async def start(self) -> dict[str, object]:
+        """Load what fits, in the order of names, and return what the log is to tell of it.
+
+        What cannot be loaded stands in the log and in the index.
+        """
         await self._scan()
         for name in sorted(self._known):
             if not self._fits_beside_others(name, await asyncio.to_thread(_weigh, self._root / name)):
@@ -105,6 +109,10 @@ class ModelRepository:
                 continue
             with contextlib.suppress(InvalidRequest):  # logged where it happened
                 await self.load(name)
+        return {
+            "models": sorted(self._memory()),
+            "not_loaded": sorted(set(self._known) - set(self._memory())),
+        }
 
     async def index(self, *, only_ready: bool = False) -> list[IndexEntry]:
         """Return what the folder holds now, by name."""
@@ -177,7 +185,7 @@ class ModelRepository:
         known.state, known.reason = "LOADING", ""
         try:
             await self._make_room(name, known.measured or await asyncio.to_thread(_weigh, files.root))
-            await self._load_and_add(files)
+            told = await self._load_and_add(files)
         except LoadError as error:
             known.failed = self._clock()
             known.state, known.reason = "UNAVAILABLE", str(error)
@@ -189,6 +197,7 @@ class ModelRepository:
         except BaseException:
             known.state, known.reason = "UNAVAILABLE", "its load was broken off"
             raise
+        logger.info("model loaded", extra={"fields": told})
         known.state = "READY"
         # The largest of all its loads: one that took pages which another model left shows too little.
         known.measured = max(known.measured, self._dataplane.slot(name, None).model.memory_bytes)

@@ -8,6 +8,7 @@ Source: Linux Documentation/driver-api/thermal/sysfs-api.rst (`temp`, `trip_poin
 millidegrees Celsius).
 """
 
+import asyncio
 import logging
 import math
 from dataclasses import dataclass
@@ -126,6 +127,12 @@ class Thermal:
     def present(self) -> bool:
         """Whether there is anything to read; without it there is nothing to poll."""
         return bool(self._zones)
+
+    async def follow(self) -> None:
+        """Poll for ever; in a thread, since a sensor behind a slow bus takes a while."""
+        while True:
+            await asyncio.to_thread(self.poll)
+            await asyncio.sleep(POLL_SECONDS)
 
     def poll(self) -> None:
         """Read every zone. A zone that cannot be read now allows everything until it can."""

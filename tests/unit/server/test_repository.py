@@ -58,6 +58,7 @@ class Site:
         model.metadata = replace(Doubler.metadata, name=files.name, version=files.version)
         model.memory_bytes = self.sizes[files.name]
         self.plane.add(model)
+        return {"model": files.name}
 
     async def ask(self, name):
         """Return what a request for a model gets, and when it was asked."""
