@@ -182,8 +182,9 @@ class App:
             self.dataplane.observer = Observer(log, tracer)
         thermal = Thermal(metrics)
         if thermal.present:
-            self.dataplane.thermal = thermal
-            self._tasks.append(asyncio.get_running_loop().create_task(thermal.follow()))
+            self._tasks.append(
+                asyncio.get_running_loop().create_task(thermal.follow(self.dataplane.slow_down))
+            )
 
     async def _unless_stopped(self, future: "asyncio.Future[Result]") -> "Result | None":
         """Return what comes of it; None when the process is told to stop before that."""
@@ -229,5 +230,5 @@ class App:
                 if connection.overdue(now):
                     connection.abort()
             self._loop_watch.beat()
-            self.dataplane.watchdog.look()
+            self.dataplane.watchdog.look(self.dataplane.slots)
             await asyncio.sleep(_SWEEP_SECONDS)

@@ -26,7 +26,6 @@ from inference_server.observer import Observer
 from inference_server.plan import Plan
 from inference_server.result_cache import ResultCache
 from inference_server.tensors import Array
-from inference_server.thermal import Thermal
 from inference_server.tracing import parse_traceparent
 from inference_server.watchdog import Watchdog
 
@@ -68,7 +67,6 @@ class DataPlane:
 
     Attributes:
         observer: Who is told of each request that ended; None for nobody.
-        thermal: What says how much of the time models may compute; None on a machine that does not tell its heat.
         unloaded: Where models come from that are not loaded now; None for nowhere.
         watchdog: Who looks at runs that do not come back.
     """
@@ -85,8 +83,8 @@ class DataPlane:
         self.unloaded: Unloaded | None = None
         self.watchdog = Watchdog(metrics)
         self.observer: Observer | None = None
-        self.thermal: Thermal | None = None
         self._cache = cache
+        self._share = 1.0
         self._slots: dict[str, ModelSlot] = {}
         self._loading: dict[str, str] = {}
         self._most_decoded_bytes = decoded_bytes
@@ -112,11 +110,17 @@ class DataPlane:
         if name in self._slots:
             raise ValueError(f"model {name!r} is being served already")
         slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics)
-        slot.watch = self.watchdog.of(*slot.labels)
         if self._cache is not None:
             slot.results = self._cache.of(*slot.labels, model.digest)
         self._loading.pop(name, None)
+        slot.scheduler.slow_down(self._share)
         return slot
+
+    def slow_down(self, share: float) -> None:
+        """Let models compute only this share of the time, from above 0 to 1: the machine is hot."""
+        self._share = share
+        for slot in self._slots.values():
+            slot.scheduler.slow_down(share)
 
     async def remove(self, name: str) -> None:
         """Refuse new requests for a model, finish those it has, and let it go. Nothing happens if there is no such model."""
@@ -237,6 +241,7 @@ class DataPlane:
             slot = self.slot(call.model, call.version)
             slot.inflight.inc()
             slot.used = call.received
+            slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
             held = self._hold(request)
             arrays = await slot.answer(call, request)

@@ -27,6 +27,7 @@ REQUEST_SECONDS = (
     ),
     10.0, 15.0, 20.0, 30.0,
 )  # fmt: skip
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _MODEL = ("model", "version")
 
 
@@ -57,9 +58,47 @@ class Metrics:
         )
         self.compute_duration = Histogram(
             "inference_compute_duration_seconds",
-            "Time in ONNX Runtime.",
+            "Time of each run, in ONNX Runtime and in joining and parting its requests.",
             _MODEL,
             buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.queue_duration = Histogram(
+            "inference_queue_duration_seconds",
+            "Time from a decoded request to the beginning of the run that computes it.",
+            _MODEL,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "inference_batch_size",
+            "Rows of each run; 1 where the first axis is no batch axis.",
+            _MODEL,
+            buckets=_ROWS,
+            registry=self.registry,
+        )
+        self.batch_size_limit = Gauge(
+            "inference_batch_size_limit",
+            "Most rows of a run that several requests share; 1 for none.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.compute_threads = Gauge(
+            "inference_compute_threads",
+            "Threads that one run uses.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.compute_sessions = Gauge(
+            "inference_compute_sessions",
+            "Runs that may be under way at the same time.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.compute_inline = Gauge(
+            "inference_compute_inline",
+            "1 when runs are so short that the event loop's own thread computes them, else 0.",
+            _MODEL,
             registry=self.registry,
         )
         self.inflight = Gauge(

@@ -4,20 +4,18 @@ Promises that what it was given is answered or refused with a `RequestError`, an
 once the last run has ended. Names, versions and the count of requests are the data plane's.
 """
 
-import asyncio
-import math
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from inference_server.errors import NotFound
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
+from inference_server.request_queue import Batch
 from inference_server.result_cache import ModelResults
+from inference_server.scheduler import Scheduler
 from inference_server.tensors import Array
-from inference_server.watchdog import RunWatch
 
 
 class ServedModel(Protocol):
@@ -39,7 +37,7 @@ class ServedModel(Protocol):
     def memory_bytes(self) -> int:
         """Resident memory the load added."""
 
-    def run(self, outputs: Sequence[str], inputs: dict[str, Array]) -> list[Array]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """Compute; blocks."""
 
 
@@ -55,79 +53,104 @@ class ModelSlot:
     Attributes:
         used: Moment of `time.monotonic()` of the last request.
         results: Its kept answers; None where none are kept.
-        watch: Who looks at its runs.
+        longest_run: Seconds that its longest run took, calibration's included.
     """
 
     def __init__(self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics) -> None:
         self.model = model
-        self.metadata = model.metadata
+        self.metadata = replace(model.metadata, parameters=_parameters(plan))
         self.plan = plan
         self.golden = golden
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
-        self._threads = ThreadPoolExecutor(plan.sessions, thread_name_prefix="compute")
         self.labels = (model.metadata.name, model.metadata.version)
+        self._metrics = metrics
         self.inflight = metrics.inflight.labels(*self.labels)
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
-        self._closed = False
+        self._queue_duration = metrics.queue_duration.labels(*self.labels)
+        self._batch_size = metrics.batch_size.labels(*self.labels)
+        self.scheduler = Scheduler(model.run, plan, self)
+        self._show()
         self.used = time.monotonic()
+        self.longest_run = max((seconds for _, seconds in plan.costs), default=0.0)
         self.results: ModelResults | None = None
-        self.watch: RunWatch
-        self._show(metrics, self.labels)
+
+    @property
+    def running(self) -> tuple[Batch, ...]:
+        """Runs that are under way."""
+        return self.scheduler.running
 
     async def answer(self, call: Call, request: InferenceRequest) -> list[Array]:
         """Return the outputs that were asked for, computed or kept.
 
         Raises:
-            RequestError: As `compute`.
+            RequestError: The model refuses or fails, or there is no time or memory for it.
         """
-        if self.results is None or not call.cache:
-            return await self.compute(call, request)
         deadline = call.deadline
         if request.timeout is not None:
-            deadline = min(deadline or math.inf, call.received + request.timeout)
+            own = call.received + request.timeout
+            deadline = own if deadline is None else min(own, deadline)
+        if self.results is None or not call.cache:
+            return await self.scheduler.compute(request, deadline, call)
         arrays, call.cached = await self.results.answer(
-            request, lambda: self.compute(call, request), deadline
+            request, lambda: self.scheduler.compute(request, deadline, call), deadline
         )
         return arrays
 
-    async def compute(self, call: Call, request: InferenceRequest) -> list[Array]:
-        """Return the outputs that were asked for.
-
-        Raises:
-            RequestError: The model refuses or fails, or there is no time or memory for it.
-        """
-        call.decoded = time.monotonic()
-        if self._closed:
-            raise NotFound(f"model {self.metadata.name!r}: it has just been unloaded")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._timed_run, call, request)
-
     async def close(self) -> None:
-        """Take no further request, and return when the last one has ended."""
-        self._closed = True
-        await asyncio.to_thread(self._threads.shutdown)
+        """Take no further request, and return when the last one has ended; then its gauges go."""
+        await self.scheduler.close()
+        metrics = self._metrics
+        for gauge in (
+            metrics.load_duration,
+            metrics.memory,
+            metrics.batch_size_limit,
+            metrics.compute_threads,
+        ):
+            gauge.remove(*self.labels)
+        for gauge in (metrics.compute_sessions, metrics.compute_inline, metrics.inflight):
+            gauge.remove(*self.labels)
+        metrics.info.remove(*self.labels, self.model.digest)
+        for outcome in ("Pass", "Fail"):
+            metrics.golden.remove(*self.labels, outcome)
 
     def abandon(self) -> None:
         """Take no further request; what waits is dropped, what computes is left alone."""
-        self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.scheduler.abandon()
 
-    def _timed_run(self, call: Call, request: InferenceRequest) -> list[Array]:
-        call.began = started = time.monotonic()
-        call.rows = 1
-        self.watch.begin(call.rows)
-        try:
-            return self.model.run(request.outputs, dict(request.inputs))
-        finally:
-            self.watch.end()
-            call.computed = time.monotonic() - started
-            self._compute_duration.observe(call.computed)
+    def ran(self, rows: int, seconds: float) -> None:
+        """Count a run (for `Scheduler`)."""
+        self._compute_duration.observe(seconds)
+        self._batch_size.observe(rows)
+        if seconds > self.longest_run:
+            self.longest_run = seconds
 
-    def _show(self, metrics: Metrics, labels: tuple[str, str]) -> None:
+    def waited(self, seconds: float) -> None:
+        """Count a request's wait (for `Scheduler`)."""
+        self._queue_duration.observe(seconds)
+
+    def _show(self) -> None:
+        metrics, labels, plan = self._metrics, self.labels, self.plan
         metrics.load_duration.labels(*labels).set(self.model.load_seconds)
         metrics.memory.labels(*labels).set(self.model.memory_bytes)
         metrics.info.labels(*labels, self.model.digest).set(1)
+        metrics.batch_size_limit.labels(*labels).set(plan.batch_rows)
+        metrics.compute_threads.labels(*labels).set(plan.threads)
+        metrics.compute_sessions.labels(*labels).set(plan.sessions)
+        metrics.compute_inline.labels(*labels).set(plan.inline)
         failed = self.golden.total - self.golden.passed
         if self.golden.outcome == "Fail":
             failed = max(failed, 1)  # samples that cannot be read have no number
         for outcome, count in (("Pass", self.golden.passed), ("Fail", failed)):
             metrics.golden.labels(*labels, outcome).set(count)
+
+
+def _parameters(plan: Plan) -> dict[str, str | int | float | bool]:
+    """Return what clients are told of how a model is computed."""
+    return {
+        "batchable": plan.batchable,
+        "max_batch_size": plan.batch_rows,
+        "max_queue_delay_microseconds": round(plan.queue_delay * 1e6),
+        "threads": plan.threads,
+        "sessions": plan.sessions,
+        "inline": plan.inline,
+    }

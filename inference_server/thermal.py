@@ -11,26 +11,23 @@ millidegrees Celsius).
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.metrics import Metrics
+from inference_server.thermal_curve import (
+    BEGIN_CELSIUS,
+    BELOW_CRITICAL,
+    BELOW_PASSIVE,
+    END_CELSIUS,
+    next_share,
+)
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path("/sys/class/thermal")
 POLL_SECONDS = 5.0
-
-# Where the curve begins and ends in a zone that states no trip points.
-BEGIN_CELSIUS = 75.0
-END_CELSIUS = 90.0
-# Distance to the trip points where it states them: the kernel slows the clock at `passive`, and switches the machine
-# off at `critical`.
-BELOW_PASSIVE = 10.0
-BELOW_CRITICAL = 5.0
-LEAST_SHARE = 0.25
-# It has to be so much cooler before more is allowed again, or the limit would swing with each poll.
-HYSTERESIS = 3.0
 
 _MOST_ZONES = 64
 _MOST_TRIPS = 16
@@ -54,28 +51,6 @@ class Zone:
     temperature: Path
     begin: float
     end: float
-
-
-def share_allowed(celsius: float, begin: float, end: float) -> float:
-    """Return the share of the time in which models may compute: 1 up to `begin`, linear to `LEAST_SHARE` at `end`."""
-    if celsius <= begin:
-        return 1.0
-    if celsius >= end:
-        return LEAST_SHARE
-    return 1.0 - (1.0 - LEAST_SHARE) * (celsius - begin) / (end - begin)
-
-
-def next_share(previous: float, celsius: float, begin: float, end: float) -> float:
-    """Return the share after a reading: less at once, more only as if it were `HYSTERESIS` degrees warmer."""
-    share = share_allowed(celsius, begin, end)
-    if share <= previous:
-        return share
-    return max(previous, share_allowed(celsius + HYSTERESIS, begin, end))
-
-
-def pause_after(seconds: float, share: float) -> float:
-    """Return how long to rest after so many seconds of computing, so that computing is `share` of the time."""
-    return 0.0 if share >= 1.0 else seconds * (1.0 / max(share, LEAST_SHARE) - 1.0)
 
 
 def find_zones(root: Path = ROOT) -> list[Zone]:
@@ -128,10 +103,13 @@ class Thermal:
         """Whether there is anything to read; without it there is nothing to poll."""
         return bool(self._zones)
 
-    async def follow(self) -> None:
-        """Poll for ever; in a thread, since a sensor behind a slow bus takes a while."""
+    async def follow(self, slow_down: Callable[[float], None]) -> None:
+        """Poll for ever, in a thread, since a sensor behind a slow bus takes a while; tell of each new share."""
         while True:
+            before = self.share
             await asyncio.to_thread(self.poll)
+            if self.share != before:
+                slow_down(self.share)
             await asyncio.sleep(POLL_SECONDS)
 
     def poll(self) -> None:

@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from inference_server.metrics import Metrics
 
@@ -38,100 +38,94 @@ def run_limit(longest: float) -> float:
     return max(LEAST_SECONDS, TIMES_THE_LONGEST * longest)
 
 
-@dataclass(slots=True)
-class _Run:
-    watch: "RunWatch"
-    started: float
-    rows: int
-    told: bool = False
+class Run(Protocol):
+    """A run that is under way (`request_queue.Batch`)."""
+
+    @property
+    def taken(self) -> float:
+        """Moment of `time.monotonic()` at which it began."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that it computes."""
+
+    @property
+    def thread(self) -> int:
+        """Identity of its thread."""
 
 
-class RunWatch:
-    """The runs of one model that are under way.
+class Watched(Protocol):
+    """A model whose runs are looked at (`model_slot.ModelSlot`)."""
 
-    Attributes:
-        longest: Seconds that the longest run took that ended; what calibration measured is a good beginning.
-    """
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Name and version."""
 
-    __slots__ = ("_clock", "_runs", "longest", "model", "version")
+    @property
+    def longest_run(self) -> float:
+        """Seconds that its longest run took."""
 
-    def __init__(
-        self, model: str, version: str, runs: dict[int, _Run], clock: Callable[[], float], longest: float
-    ) -> None:
-        self.model = model
-        self.version = version
-        self.longest = longest
-        self._runs = runs
-        self._clock = clock
-
-    def begin(self, rows: int) -> None:
-        """Note that this thread begins a run of so many rows."""
-        self._runs[threading.get_ident()] = _Run(self, self._clock(), rows)
-
-    def end(self) -> None:
-        """Note that this thread's run has come back, well or not."""
-        run = self._runs.pop(threading.get_ident())
-        seconds = self._clock() - run.started
-        self.longest = max(self.longest, seconds)
-        if run.told:
-            logger.warning(
-                "stuck run came back",
-                extra={
-                    "fields": {"model": self.model, "version": self.version, "seconds": round(seconds, 1)}
-                },
-            )
+    @property
+    def running(self) -> Sequence[Run]:
+        """Runs that are under way."""
 
 
 class Watchdog:
-    """All runs of a server.
+    """Looks at the runs of a server's models.
 
     Args:
         metrics: Where the number of stuck runs is shown.
-        clock: Seconds that only grow.
+        clock: `time.monotonic`, whose moments runs are marked with.
+
+    Attributes:
+        alive: Whether no run was stuck at the last look.
     """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self.alive = True
         self._metrics = metrics
         self._clock = clock
-        self._runs: dict[int, _Run] = {}  # by thread: it runs one at a time
+        self._stuck: dict[tuple[int, float], Watched] = {}  # by thread and beginning: what was told already
 
-    def of(self, model: str, version: str, longest: float = 0.0) -> RunWatch:
-        """Return the watch of one model, whose runs took at most `longest` seconds until now."""
-        return RunWatch(model, version, self._runs, self._clock, longest)
-
-    @property
-    def alive(self) -> bool:
-        """Whether no run is stuck; asked by each liveness probe, cheap while few runs are under way."""
-        return not self._stuck()
-
-    def look(self) -> None:
-        """Say once in the log what is stuck, with the stack of its thread."""
-        stuck = self._stuck()
-        self._metrics.stuck_runs.set(len(stuck))
-        for thread, run in stuck:
-            if not run.told:
-                run.told = True
-                logger.critical(
-                    "stuck run",
-                    extra={
-                        "fields": {
-                            "model": run.watch.model,
-                            "version": run.watch.version,
-                            "rows": run.rows,
-                            "seconds": round(self._clock() - run.started, 1),
-                            "limit_seconds": round(run_limit(run.watch.longest), 1),
-                            "stack": _stacks().get(thread, "its thread has ended"),
-                        }
-                    },
-                )
-
-    def _stuck(self) -> list[tuple[int, _Run]]:
+    def look(self, models: Iterable[Watched]) -> None:
+        """Find what is stuck; say it once in the log, with the stack of its thread, and once if it came back."""
         now = self._clock()
-        return [
-            (thread, run)
-            for thread, run in tuple(self._runs.items())
-            if now - run.started > run_limit(run.watch.longest)
-        ]
+        stuck: dict[tuple[int, float], Watched] = {}
+        for model in models:
+            limit = run_limit(model.longest_run)
+            for run in model.running:
+                if now - run.taken > limit:
+                    key = (run.thread, run.taken)
+                    stuck[key] = model
+                    if key not in self._stuck:
+                        _tell(model, run, now - run.taken, limit)
+        for key, model in self._stuck.items():
+            if key not in stuck:
+                name, version = model.labels
+                logger.warning(
+                    "stuck run came back",
+                    extra={"fields": {"model": name, "version": version, "seconds": round(now - key[1], 1)}},
+                )
+        self._stuck = stuck
+        self.alive = not stuck
+        self._metrics.stuck_runs.set(len(stuck))
+
+
+def _tell(model: Watched, run: Run, seconds: float, limit: float) -> None:
+    name, version = model.labels
+    logger.critical(
+        "stuck run",
+        extra={
+            "fields": {
+                "model": name,
+                "version": version,
+                "rows": run.rows,
+                "seconds": round(seconds, 1),
+                "limit_seconds": round(limit, 1),
+                "stack": _stacks().get(run.thread, "its thread has ended"),
+            }
+        },
+    )
 
 
 def _stacks() -> dict[int, str]:

@@ -5,13 +5,8 @@ import math
 import pytest
 
 from inference_server.metrics import Metrics
-from inference_server.thermal import (
-    Thermal,
-    find_zones,
-    next_share,
-    pause_after,
-    share_allowed,
-)
+from inference_server.thermal import Thermal, find_zones
+from inference_server.thermal_curve import next_share, pause_after, share_allowed, slowed
 
 
 class Machine:
@@ -73,6 +68,14 @@ def test_more_is_allowed_only_when_it_is_clearly_cooler(previous, celsius, share
 )
 def test_a_pause_makes_computing_the_share_of_the_time(seconds, share, pause):
     assert pause_after(seconds, share) == pytest.approx(pause)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "share", "allowed", "each"),
+    [(1, 1, 1, 1), (1, 0.25, 1, 0.25), (2, 0.25, 1, 0.5), (2, 0.75, 2, 0.75), (4, 0.5, 2, 1), (4, 0.0, 1, 1)],
+)
+def test_fewer_sessions_and_their_rests_make_the_share_together(sessions, share, allowed, each):
+    assert slowed(sessions, share) == (allowed, pytest.approx(each))
 
 
 @pytest.mark.parametrize(

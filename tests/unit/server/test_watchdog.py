@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -16,12 +17,34 @@ class Clock:
         return self.now
 
 
+@dataclass
+class Run:
+    taken: float
+    rows: int
+    thread: int = field(default_factory=threading.get_ident)
+
+
+@dataclass
+class Model:
+    """What the watchdog sees of a model."""
+
+    longest_run: float = 0.0
+    labels: tuple = ("detector", "3")
+    running: tuple = ()
+
+
 class Site:
-    def __init__(self, longest=0.0):
+    def __init__(self, *models):
         self.clock = Clock()
+        self.models = models
         self.metrics = Metrics()
         self.watchdog = Watchdog(self.metrics, self.clock)
-        self.watch = self.watchdog.of("detector", "3", longest)
+
+    def look(self, now):
+        self.clock.now = now
+        self.watchdog.look(self.models)
+        assert self.watchdog.alive == (self.stuck == 0)
+        return self.stuck
 
     @property
     def stuck(self):
@@ -34,17 +57,11 @@ def test_the_limit_follows_the_longest_run_and_is_never_below_half_a_minute(long
 
 
 def test_a_run_is_stuck_only_beyond_the_limit_and_is_told_once_with_its_evidence(caplog):
-    site = Site(longest=2)
-    site.watch.begin(16)
-    site.clock.now = 40
-    site.watchdog.look()
-    assert site.watchdog.alive
-    assert (site.stuck, caplog.records) == (0, [])
-    site.clock.now = 40.1
-    site.watchdog.look()
-    site.watchdog.look()
-    assert not site.watchdog.alive
-    assert site.stuck == 1
+    site = Site(Model(longest_run=2, running=(Run(0.0, 16),)))
+    assert site.look(40) == 0
+    assert caplog.records == []
+    assert site.look(40.1) == 1
+    assert site.look(41) == 1
     (record,) = caplog.records
     assert record.levelno == logging.CRITICAL
     told = record.fields
@@ -53,29 +70,23 @@ def test_a_run_is_stuck_only_beyond_the_limit_and_is_told_once_with_its_evidence
     assert "test_a_run_is_stuck_only_beyond_the_limit" in told["stack"]
 
 
-def test_a_run_that_comes_back_makes_the_server_live_again_and_raises_the_limit(caplog):
-    site = Site()
-    site.watch.begin(1)
-    site.clock.now = 31
-    site.watchdog.look()
-    site.watch.end()
-    site.watchdog.look()
-    assert site.watchdog.alive
-    assert site.stuck == 0
+def test_a_run_that_comes_back_makes_the_server_live_again(caplog):
+    model = Model(running=(Run(0.0, 1),))
+    site = Site(model)
+    assert site.look(31) == 1
+    model.running = ()
+    assert site.look(33) == 0
     assert caplog.records[-1].message == "stuck run came back"
-    assert run_limit(site.watch.longest) == 620
 
 
-def test_runs_of_two_threads_are_told_apart():
-    site = Site()
-    site.watch.begin(1)
-    other = threading.Thread(target=lambda: (site.watch.begin(2), site.watch.end()))
-    other.start()
-    other.join()
-    site.clock.now = 31
-    assert not site.watchdog.alive
-    site.watch.end()
-    assert site.watchdog.alive
+def test_runs_of_several_models_are_told_apart(caplog):
+    site = Site(
+        Model(labels=("a", "1"), running=(Run(0.0, 1), Run(0.0, 2, thread=17))),
+        Model(labels=("b", "1"), longest_run=100, running=(Run(0.0, 1),)),
+    )
+    assert site.look(31) == 2
+    assert [record.fields["model"] for record in caplog.records] == ["a", "a"]
+    assert caplog.records[1].fields["stack"] == "its thread has ended"
 
 
 def watch_loop(*, beats):
