@@ -12,6 +12,7 @@ Serves Triton's model repository extension (docs: "Model Repository Extension").
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import re
 import time
@@ -212,7 +213,7 @@ class ModelRepository:
             known.state, known.reason = "UNLOADING", ""
             going = asyncio.ensure_future(self._dataplane.remove(name))
             _, unfinished = await asyncio.wait((going,), timeout=_UNLOAD_SECONDS)
-            _return_freed_memory()
+            await asyncio.to_thread(_return_freed_memory)
             logger.info(
                 "model unloaded",
                 extra={"fields": {"model": name, "reason": reason, "requests_left": bool(unfinished)}},
@@ -300,7 +301,11 @@ class ModelRepository:
 
 
 def _return_freed_memory() -> None:
-    """Hand pages that are free back to the kernel: the next load's growth is to be its own."""
+    """Let the model go and hand its pages back to the kernel: the next load's growth is to be its own.
+
+    A slot and its scheduler know each other: they, and the session with them, go only when cycles are looked for.
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
     if trim is not None:
         trim(0)

@@ -33,6 +33,8 @@ MOST_WAITING = 1024
 """Most requests that may wait for one model; connections are bounded by twice that."""
 _INLINE_SECONDS = 0.002
 """After so much computing the event loop gets to read and write before the next run."""
+_REST_SECONDS = 0.004
+"""Pauses between short runs are put together up to this: timers count in milliseconds."""
 _LONELY = 8
 """After so many ticks with one request each, requests are computed as they come, without waiting for the tick's end …"""
 _AT_ONCE = 64
@@ -84,6 +86,7 @@ class Scheduler:
         self._idle = 0
         self._allowed = plan.sessions
         self._share = 1.0  # of its time that an allowed session computes
+        self._rest = 0.0  # seconds of pauses that are due after runs on the loop
         self._cool = threading.Event()  # set when pauses are over for good
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -172,6 +175,8 @@ class Scheduler:
             over = not len(self._queue) and not self._queue.running
         if not over:
             await self._emptied.wait()
+        for thread in self._threads:  # they hold the model until they have ended, which is a moment later
+            await asyncio.to_thread(thread.join, 1.0)
 
     def abandon(self) -> None:
         """Take no further request and drop what waits; a run that is under way is left to itself."""
@@ -248,10 +253,11 @@ class Scheduler:
             done = self._compute(batch)
             queue.ended(batch, done.seconds)
             self._deliver(done)
-            if self._share < 1:
+            self._rest += pause_after(done.seconds, self._share)
+            if self._rest >= _REST_SECONDS:
                 self._due = True
-                pause = pause_after(done.seconds, self._share)
-                asyncio.get_running_loop().call_later(pause, self._flush)
+                asyncio.get_running_loop().call_later(self._rest, self._flush)
+                self._rest = 0.0
                 break
             if len(queue) and time.monotonic() >= until:
                 self._due = True
