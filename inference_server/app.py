@@ -19,14 +19,13 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TypeVar
 
-from inference_server.cgroup import cpu_limit
+from inference_server.activation import Activation
 from inference_server.dataplane import DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection, Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
-from inference_server.model_loading import ModelLoading
 from inference_server.observer import Observer
 from inference_server.repository import ModelRepository
 from inference_server.request_log import RequestLog
@@ -85,8 +84,12 @@ class App:
         self._settings = settings
         metrics = Metrics(exemplars=settings.exemplars)
         cache = ResultCache(settings.cache_bytes, settings.cache_ttl, metrics)
-        self.dataplane = DataPlane(metrics, cache=cache if settings.cache_bytes else None)
-        self._loading = ModelLoading(self.dataplane, settings.threads or cpu_limit(), settings.golden_timeout)
+        self.dataplane = DataPlane(
+            metrics,
+            most_waiting=settings.max_queue_size,
+            cache=cache if settings.cache_bytes else None,
+        )
+        self._activation = Activation(self.dataplane, settings)
         self._files: ModelFiles | None = None
         self._repository: ModelRepository | None = None
         if settings.model is not None:
@@ -99,7 +102,7 @@ class App:
             self._repository = ModelRepository(
                 settings.model_repository,
                 self.dataplane,
-                self._loading.load,
+                self._activation.activate,
                 settings.repository_memory_bytes,
             )
         self._peers = Peers(HttpApi(self.dataplane, self._repository), settings.max_body_bytes)
@@ -163,7 +166,7 @@ class App:
         """Load what there is to serve; return whether that came to its end before a stop."""
         self._observe()
         if self._files is not None:
-            told = await self._unless_stopped(asyncio.ensure_future(self._loading.load(self._files)))
+            told = await self._unless_stopped(asyncio.ensure_future(self._activation.activate(self._files)))
         else:
             assert self._repository is not None
             told = await self._unless_stopped(asyncio.ensure_future(self._repository.start()))

@@ -25,6 +25,7 @@ from inference_server.model_slot import ModelSlot, ServedModel
 from inference_server.observer import Observer
 from inference_server.plan import Plan
 from inference_server.result_cache import ResultCache
+from inference_server.scheduler import MOST_WAITING
 from inference_server.tensors import Array
 from inference_server.tracing import parse_traceparent
 from inference_server.watchdog import Watchdog
@@ -63,6 +64,7 @@ class DataPlane:
     Args:
         metrics: Where to count.
         decoded_bytes: Most memory that the inputs of all requests may take together.
+        most_waiting: Most requests that may wait for each model.
         cache: Where answers are kept; None for nowhere.
 
     Attributes:
@@ -75,6 +77,7 @@ class DataPlane:
         self,
         metrics: Metrics,
         decoded_bytes: int = DECODED_BYTES,
+        most_waiting: int = MOST_WAITING,
         *,
         cache: ResultCache | None = None,
     ) -> None:
@@ -88,6 +91,7 @@ class DataPlane:
         self._slots: dict[str, ModelSlot] = {}
         self._loading: dict[str, str] = {}
         self._most_decoded_bytes = decoded_bytes
+        self._most_waiting = most_waiting
         self._decoded_bytes = 0
         self._codes: dict[tuple[str, str, tuple[str, str]], _Outcome] = {}
 
@@ -109,7 +113,7 @@ class DataPlane:
         name = model.metadata.name
         if name in self._slots:
             raise ValueError(f"model {name!r} is being served already")
-        slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics)
+        slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics, self._most_waiting)
         if self._cache is not None:
             slot.results = self._cache.of(*slot.labels, model.digest)
         self._loading.pop(name, None)

@@ -49,6 +49,7 @@ class ModelSlot:
         plan: How to compute it.
         golden: What came of its golden samples.
         metrics: Where to count.
+        most_waiting: Most requests that may wait.
 
     Attributes:
         used: Moment of `time.monotonic()` of the last request.
@@ -56,9 +57,11 @@ class ModelSlot:
         longest_run: Seconds that its longest run took, calibration's included.
     """
 
-    def __init__(self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics) -> None:
+    def __init__(
+        self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics, most_waiting: int
+    ) -> None:
         self.model = model
-        self.metadata = replace(model.metadata, parameters=_parameters(plan))
+        self.metadata = replace(model.metadata, parameters={**model.metadata.parameters, **_parameters(plan)})
         self.plan = plan
         self.golden = golden
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
@@ -68,7 +71,7 @@ class ModelSlot:
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
         self._queue_duration = metrics.queue_duration.labels(*self.labels)
         self._batch_size = metrics.batch_size.labels(*self.labels)
-        self.scheduler = Scheduler(model.run, plan, self)
+        self.scheduler = Scheduler(model.run, plan, self, most_waiting)
         self._show()
         self.used = time.monotonic()
         self.longest_run = max((seconds for _, seconds in plan.costs), default=0.0)

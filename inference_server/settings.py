@@ -34,7 +34,14 @@ class Settings:
         digest: Manifest digest of the artifact, for `inference_model_info`; None takes it from `model.json`.
         host: Address to listen on; "" is every address, IPv4 and IPv6.
         port: TCP port; 0 lets the kernel choose.
-        threads: Threads that compute; None takes the CPU limit of the cgroup.
+        threads: Threads that one run uses; None lets calibration choose.
+        sessions: Runs at the same time; None lets calibration choose.
+        max_batch_size: Most rows of a run that several requests share; None lets calibration choose.
+        max_queue_delay: Most seconds that a request waits for others to share its run.
+        max_queue_size: Most requests that wait for a model.
+        no_calibration: Measure nothing: no batches, one run at a time on all CPUs.
+        providers: Execution providers of ONNX Runtime, the preferred one first.
+        memory_mode: "standard", or "low" to keep weights in their file.
         max_body_bytes: Largest request body accepted.
         drain_delay: Seconds of full service after SIGTERM while readiness already says no.
         drain_timeout: Seconds that requests in flight get after that.
@@ -56,6 +63,13 @@ class Settings:
     host: str = ""
     port: int = 8080
     threads: int | None = None
+    sessions: int | None = None
+    max_batch_size: int | None = None
+    max_queue_delay: float = 0.001
+    max_queue_size: int = 1024
+    no_calibration: bool = False
+    providers: tuple[str, ...] = ()
+    memory_mode: str = "standard"
     max_body_bytes: int = 32 * 1024 * 1024
     drain_delay: float = 5.0
     drain_timeout: float = 20.0
@@ -95,16 +109,34 @@ def _seconds(raw: str) -> float:
     return float(raw)
 
 
+def _short_seconds(raw: str) -> float:
+    if not re.fullmatch(r"[0-9](\.[0-9]{1,6})?", raw):
+        raise ValueError("seconds below 10, as in 0.002")
+    return float(raw)
+
+
 def _share(raw: str) -> float:
     if not re.fullmatch(r"[01](\.[0-9]{1,6})?", raw) or float(raw) > 1:
         raise ValueError("a share from 0 to 1, as in 0.01")
     return float(raw)
 
 
-def _switch(raw: str) -> bool:
+def _truth(raw: str) -> bool:
     if raw.lower() not in {"true", "false"}:
         raise ValueError("true or false")
     return raw.lower() == "true"
+
+
+def _providers(raw: str) -> tuple[str, ...]:
+    if not re.fullmatch(r"[A-Za-z]{1,60}(,[A-Za-z]{1,60}){0,9}", raw):
+        raise ValueError("names separated by commas, as in cuda,cpu")
+    return tuple(raw.split(","))
+
+
+def _memory_mode(raw: str) -> str:
+    if raw.lower() not in {"standard", "low"}:
+        raise ValueError("standard or low")
+    return raw.lower()
 
 
 def _level(raw: str) -> str:
@@ -121,6 +153,7 @@ class _Option:
     convert: Callable[[str], Any]
     metavar: str
     help: str
+    bare: str | None = None  # what the flag means without a value; None: it needs one
 
 
 OPTIONS = (
@@ -146,7 +179,71 @@ OPTIONS = (
     _Option("digest", "--digest", "EDGEMODEL_DIGEST", _digest, "DIGEST", "digest of the artifact's manifest"),
     _Option("host", "--host", "EDGEMODEL_HOST", str, "ADDRESS", "address to listen on (all)"),
     _Option("port", "--port", "EDGEMODEL_PORT", _whole(0, 65535), "PORT", "port to listen on (8080)"),
-    _Option("threads", "--threads", "EDGEMODEL_THREADS", _whole(1, 1024), "N", "compute threads (CPU limit)"),
+    _Option(
+        "threads",
+        "--threads",
+        "EDGEMODEL_THREADS",
+        _whole(1, 1024),
+        "N",
+        "threads of one run (calibrated, up to the CPU limit)",
+    ),
+    _Option(
+        "sessions",
+        "--sessions",
+        "EDGEMODEL_SESSIONS",
+        _whole(1, 1024),
+        "N",
+        "runs at the same time (calibrated)",
+    ),
+    _Option(
+        "max_batch_size",
+        "--max-batch-size",
+        "EDGEMODEL_MAX_BATCH_SIZE",
+        _whole(1, 65536),
+        "ROWS",
+        "most rows of a run that several requests share; 1: none do (calibrated, up to 64)",
+    ),
+    _Option(
+        "max_queue_delay",
+        "--max-queue-delay",
+        "EDGEMODEL_MAX_QUEUE_DELAY",
+        _short_seconds,
+        "SECONDS",
+        "longest wait of an idle session for more requests, where that answers all sooner; 0: never (0.001)",
+    ),
+    _Option(
+        "max_queue_size",
+        "--max-queue-size",
+        "EDGEMODEL_MAX_QUEUE_SIZE",
+        _whole(1, 1_000_000),
+        "N",
+        "most requests that wait for a model; more are refused with 503 (1024)",
+    ),
+    _Option(
+        "no_calibration",
+        "--no-calibration",
+        "EDGEMODEL_NO_CALIBRATION",
+        _truth,
+        "true|false",
+        "measure nothing at start: no batches, one run at a time on all CPUs (false)",
+        bare="true",
+    ),
+    _Option(
+        "providers",
+        "--providers",
+        "EDGEMODEL_PROVIDERS",
+        _providers,
+        "NAMES",
+        "execution providers of ONNX Runtime by preference, as in cuda,cpu; those it lacks are passed over (cpu)",
+    ),
+    _Option(
+        "memory_mode",
+        "--memory-mode",
+        "EDGEMODEL_MEMORY_MODE",
+        _memory_mode,
+        "MODE",
+        "standard, or low: weights stay in their file, runs are slower (standard)",
+    ),
     _Option(
         "max_body_bytes",
         "--max-body-bytes",
@@ -207,7 +304,7 @@ OPTIONS = (
         "exemplars",
         "--exemplars",
         "EDGEMODEL_EXEMPLARS",
-        _switch,
+        _truth,
         "BOOL",
         "show trace ids beside latencies to scrapers that ask for OpenMetrics (false)",
     ),
@@ -243,6 +340,8 @@ def _parser() -> argparse.ArgumentParser:
             option.flag,
             dest=option.field,
             metavar=option.metavar,
+            nargs=None if option.bare is None else "?",
+            const=option.bare,
             help=f"{option.help} [env {option.variable}]".replace("%", "%%"),
         )
     return parser
