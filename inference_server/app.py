@@ -17,7 +17,7 @@ import socket
 import time
 from email.utils import formatdate
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from inference_server.activation import Activation
 from inference_server.dataplane import DataPlane
@@ -26,14 +26,14 @@ from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection, Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
-from inference_server.observer import Observer
-from inference_server.repository import ModelRepository
-from inference_server.request_log import RequestLog
-from inference_server.result_cache import ResultCache
 from inference_server.settings import Settings
 from inference_server.thermal import Thermal
 from inference_server.tracing import open_tracer
 from inference_server.watchdog import LoopWatch
+
+if TYPE_CHECKING:
+    from inference_server.repository import ModelRepository
+    from inference_server.result_cache import ResultCache
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,14 @@ def _bind(host: str, port: int) -> socket.socket:
         raise ListenFailed(f"{host or 'all addresses'}, port {port}: cannot listen: {reason}") from None
 
 
+def _cache(settings: Settings, metrics: Metrics) -> "ResultCache | None":
+    if not settings.cache_bytes:
+        return None
+    from inference_server.result_cache import ResultCache
+
+    return ResultCache(settings.cache_bytes, settings.cache_ttl, metrics)
+
+
 class App:
     """One server process.
 
@@ -83,11 +91,8 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         metrics = Metrics(exemplars=settings.exemplars)
-        cache = ResultCache(settings.cache_bytes, settings.cache_ttl, metrics)
         self.dataplane = DataPlane(
-            metrics,
-            most_waiting=settings.max_queue_size,
-            cache=cache if settings.cache_bytes else None,
+            metrics, most_waiting=settings.max_queue_size, cache=_cache(settings, metrics)
         )
         self._activation = Activation(self.dataplane, settings)
         self._files: ModelFiles | None = None
@@ -98,13 +103,7 @@ class App:
             )
             self.dataplane.announce(self._files.name, self._files.version)
         else:
-            assert settings.model_repository is not None  # read_settings sees to that
-            self._repository = ModelRepository(
-                settings.model_repository,
-                self.dataplane,
-                self._activation.activate,
-                settings.repository_memory_bytes,
-            )
+            self._repository = self._open_repository()
         self._peers = Peers(HttpApi(self.dataplane, self._repository), settings.max_body_bytes)
         self._loop_watch = LoopWatch()
         self._stop = asyncio.Event()
@@ -176,13 +175,27 @@ class App:
         logger.info("ready", extra={"fields": {**told, "start_seconds": round(_process_age(), 2)}})
         return True
 
+    def _open_repository(self) -> "ModelRepository":
+        from inference_server.repository import ModelRepository
+
+        settings = self._settings
+        assert settings.model_repository is not None  # read_settings sees to that
+        return ModelRepository(
+            settings.model_repository,
+            self.dataplane,
+            self._activation.activate,
+            settings.repository_memory_bytes,
+        )
+
     def _observe(self) -> None:
         """Begin what is told of requests and of the machine; after the socket listens: some of it takes a moment."""
-        settings, metrics = self._settings, self.dataplane.metrics
-        log = None if settings.request_log is None else RequestLog(settings.request_log, metrics)
+        share, metrics = self._settings.request_log, self.dataplane.metrics
         tracer = open_tracer(os.environ)
-        if log is not None or tracer is not None:
-            self.dataplane.observer = Observer(log, tracer)
+        if share is not None or tracer is not None:
+            from inference_server.observer import Observer
+            from inference_server.request_log import RequestLog
+
+            self.dataplane.observer = Observer(None if share is None else RequestLog(share, metrics), tracer)
         thermal = Thermal(metrics)
         if thermal.present:
             self._tasks.append(

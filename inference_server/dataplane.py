@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from inference_server.errors import ExecutionFailed, NotFound, NotReady, RequestError
 from inference_server.messages import (
@@ -22,13 +22,16 @@ from inference_server.messages import (
 )
 from inference_server.metrics import Metrics
 from inference_server.model_slot import ModelSlot, ServedModel
-from inference_server.observer import Observer
 from inference_server.plan import Plan
-from inference_server.result_cache import ResultCache
 from inference_server.scheduler import MOST_WAITING
 from inference_server.tensors import Array
 from inference_server.tracing import parse_traceparent
 from inference_server.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    # What is off by default is imported by who switches it on: hashlib and random take 2 MB.
+    from inference_server.observer import Observer
+    from inference_server.result_cache import ResultCache
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class DataPlane:
         decoded_bytes: int = DECODED_BYTES,
         most_waiting: int = MOST_WAITING,
         *,
-        cache: ResultCache | None = None,
+        cache: "ResultCache | None" = None,
     ) -> None:
         self.metrics = metrics
         self.draining = False

@@ -6,12 +6,14 @@ what the folder holds are refused, not ignored.
 """
 
 from dataclasses import asdict
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
 from inference_server.errors import InvalidRequest
-from inference_server.repository import IndexEntry
+
+if TYPE_CHECKING:
+    from inference_server.repository import IndexEntry
 
 OPERATIONS = frozenset({"index", "load", "unload"})
 
@@ -19,7 +21,7 @@ OPERATIONS = frozenset({"index", "load", "unload"})
 class Repository(Protocol):
     """What is asked of `inference_server.repository.ModelRepository`."""
 
-    async def index(self, *, only_ready: bool = False) -> list[IndexEntry]:
+    async def index(self, *, only_ready: bool = False) -> "list[IndexEntry]":
         """Return what the folder holds now."""
 
     async def load(self, name: str) -> None:

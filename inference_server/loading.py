@@ -35,6 +35,7 @@ def load(files: ModelFiles, settings: Settings, cpus: int) -> tuple[Model, Plan]
         return model, uncalibrated(pinned, cpus)
     started = time.monotonic()
     plan = calibrate(model, pinned, cpus)
+    model.measure()
     logger.info(
         "calibrated",
         extra={

@@ -9,10 +9,8 @@ With `onnx_session` the only module that imports onnxruntime.
 """
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -25,6 +23,7 @@ from inference_server.model_directory import ModelFiles
 from inference_server.onnx_errors import is_about_memory, out_of_memory, plain
 from inference_server.onnx_file import check_external_data
 from inference_server.onnx_session import open_session
+from inference_server.resident import give_back, resident_bytes
 from inference_server.tensors import DYNAMIC, Array, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,8 @@ class Model:
         digest: Digest of the artifact's manifest, or "".
         threads: Threads that one run uses.
         load_seconds: Time the load and the warm-up took.
-        memory_bytes: Growth of this process's resident memory over load and warm-up; shared pages included.
+        memory_bytes: Growth of this process's resident memory from before the load until `measure` was last called; shared
+            pages included.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class Model:
         Raises:
             LoadError: The model cannot be served.
         """
-        started, resident = time.monotonic(), _resident_bytes()
+        started = time.monotonic()
+        give_back()
+        self._resident = resident_bytes()
         check_memory(files, memory_limit())
         check_external_data(files)
         self._files, self._providers, self._low_memory = files, tuple(providers), low_memory
@@ -90,7 +92,13 @@ class Model:
         self.digest = files.digest
         self._warm_up()
         self.load_seconds = time.monotonic() - started
-        self.memory_bytes = max(0, _resident_bytes() - resident)
+        self.memory_bytes = 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Measure the memory again: calibration may have opened other sessions and run larger batches since."""
+        give_back()
+        self.memory_bytes = max(0, resident_bytes() - self._resident)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """Return the named outputs for these inputs. Blocks; any number of threads may call it at the same time.
@@ -165,8 +173,3 @@ def _spec(node: ort.NodeArg, what: str) -> TensorSpec:
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else DYNAMIC for size in node.shape)
     return TensorSpec(node.name, datatype, shape)
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")  # 16 KiB on a Raspberry Pi 5

@@ -7,15 +7,17 @@ once the last run has ended. Names, versions and the count of requests are the d
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
 from inference_server.request_queue import Batch
-from inference_server.result_cache import ModelResults
 from inference_server.scheduler import Scheduler
 from inference_server.tensors import Array
+
+if TYPE_CHECKING:
+    from inference_server.result_cache import ModelResults
 
 
 class ServedModel(Protocol):

@@ -11,8 +11,6 @@ Serves Triton's model repository extension (docs: "Model Repository Extension").
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import re
 import time
@@ -31,6 +29,7 @@ from inference_server.errors import (
     OutOfMemory,
 )
 from inference_server.model_directory import ModelFiles, find_model, inside
+from inference_server.resident import give_back
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +212,7 @@ class ModelRepository:
             known.state, known.reason = "UNLOADING", ""
             going = asyncio.ensure_future(self._dataplane.remove(name))
             _, unfinished = await asyncio.wait((going,), timeout=_UNLOAD_SECONDS)
-            await asyncio.to_thread(_return_freed_memory)
+            await asyncio.to_thread(give_back)
             logger.info(
                 "model unloaded",
                 extra={"fields": {"model": name, "reason": reason, "requests_left": bool(unfinished)}},
@@ -298,17 +297,6 @@ class ModelRepository:
 
     def _no_model(self, name: str) -> NotFound:
         return NotFound(f"model {name[:100]!r}: expected the name of a folder in the model repository")
-
-
-def _return_freed_memory() -> None:
-    """Let the model go and hand its pages back to the kernel: the next load's growth is to be its own.
-
-    A slot and its scheduler know each other: they, and the session with them, go only when cycles are looked for.
-    """
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
-    if trim is not None:
-        trim(0)
 
 
 def _weigh(folder: Path) -> int:
