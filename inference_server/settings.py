@@ -104,7 +104,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _seconds(raw: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", raw):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", raw):
         raise ValueError("seconds, as in 5 or 0.5")
     return float(raw)
 
