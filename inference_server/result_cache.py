@@ -35,6 +35,9 @@ _STRING_BYTES = 56
 # Hashing runs at about 1 GB/s: from here on it would hold up the loop for longer than a thread hop costs.
 _HASH_IN_THREAD_BYTES = 256 * 1024
 
+# Below this a copy is cheaper than a view of bytes.
+_COPIED_BYTES = 16 * 1024
+
 _loads = itertools.count(1)
 
 
@@ -45,26 +48,25 @@ def request_key(scope: bytes, request: InferenceRequest) -> bytes:
         scope: Who is asked: model, version and artifact.
         request: The question; its id and timeout are not looked at.
 
-    Every part is preceded by its length, so that no two questions have the same stream of bytes. Strings count as
-    their UTF-8. BLAKE2b (RFC 7693): a collision cannot be searched for.
+    The lengths of all parts come first, so that no two questions have the same stream of bytes. Strings count as their
+    UTF-8. BLAKE2b (RFC 7693): a collision cannot be searched for.
     """
-    state = blake2b(digest_size=32)
-
-    def put(part: bytes) -> None:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-
-    put(scope)
-    put("\0".join(request.outputs).encode())
+    parts: list[bytes | memoryview] = [scope, "\0".join(request.outputs).encode()]
     for name in sorted(request.inputs):
         array = request.inputs[name]
-        put(name.encode())
-        put(f"{array.dtype.str}{array.shape}".encode())
+        parts += (name.encode(), array.dtype.str.encode(), repr(array.shape).encode())
         if array.dtype.hasobject:
-            for value in array.reshape(-1):
-                put(value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass"))
+            parts += [
+                value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+                for value in array.reshape(-1)
+            ]
+        elif array.nbytes < _COPIED_BYTES:
+            parts.append(array.tobytes())
         else:
-            state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    state = blake2b(b"".join([len(part).to_bytes(8, "little") for part in parts]), digest_size=32)
+    for part in parts:
+        state.update(part)
     return state.digest()
 
 
