@@ -10,6 +10,7 @@ Models that scale by what the whole batch contains (dynamic quantisation) fail t
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from inference_server.errors import RequestError
-from inference_server.example_inputs import example, open_sizes
+from inference_server.example_inputs import example, shape_of
 from inference_server.messages import ModelMetadata
 from inference_server.plan import Plan
 from inference_server.tensors import DYNAMIC, Array
@@ -32,13 +33,20 @@ BUDGET = 0.25
 """Seconds that measuring may take."""
 INLINE_SECONDS = 0.0003
 """A run up to this is computed on the event loop's thread; handing it to another takes 30 to 60 µs, and more under load."""
-RELOAD_SECONDS = 1.0
-"""A model that takes longer to load is not loaded again to try other numbers of threads."""
+RELOAD_SECONDS = 0.1
+"""A model that takes longer to load is not loaded again to try other threads; it gets as many sessions as CPUs."""
 MOST_ROWS = 64
 _PIECE_SECONDS = 0.005  # larger requests are computed in pieces of about so long
-_LONG_SECONDS = 0.05  # a batch that takes longer is none: the first in it would wait too long
+_LONG_SECONDS = 0.25  # a batch that takes longer is none: the first in it would wait too long
+_QUICK_SECONDS = 0.001  # sizes go by twos up to this, then by fours
 _GAIN = 0.95  # a larger batch must cost less than this share a row
 _REPEATS = 6
+_AT_ONCE = 3  # runs of each thread when several compute at the same time
+_SHARE = 8  # no size gets more than this part of the budget beyond its first run
+_SEED = 20
+
+
+Clock = Callable[[], float]
 
 
 class Calibrated(Protocol):
@@ -51,6 +59,10 @@ class Calibrated(Protocol):
     @property
     def threads(self) -> int:
         """Threads of one run now."""
+
+    @property
+    def open_size(self) -> int | None:
+        """A size with which the model runs for axes that it leaves open; None when none was found."""
 
     @property
     def load_seconds(self) -> float:
@@ -91,7 +103,8 @@ def calibrate(
     pinned: Pinned,
     cpus: int,
     budget: float = BUDGET,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
+    work: Clock = time.thread_time,
 ) -> Plan:
     """Measure a model and return how to compute it; the model is left with that number of threads.
 
@@ -99,18 +112,21 @@ def calibrate(
         model: Opened with `pinned.threads` threads, or one.
         pinned: What is not to be found.
         cpus: CPUs that this process may keep busy.
-        budget: Seconds that measuring may take.
-        clock: Seconds.
+        budget: Seconds that measuring may take; more, up to one, for a model whose load took longer.
+        clock: Seconds that pass.
+        work: Seconds that the calling thread computes.
     """
-    measure = _Measurement(model, clock, clock() + budget)
-    size = measure.accepted_size()
-    if size is None:
+    budget = max(budget, min(model.load_seconds, 1.0))
+    measure = _Measurement(model, clock, work, budget)
+    size = model.open_size
+    alone = None if size is None else measure.fastest(size, 1)
+    if size is None or alone is None:
         plan = uncalibrated(pinned, cpus)
         if plan.threads != model.threads:
             model.reopen(plan.threads)
         return plan
     # The probe takes four runs. Where these are slow, batches gain nothing that their first request would not pay for.
-    batchable = measure.seconds <= budget / 4 and is_batchable(model, size)
+    batchable = alone <= budget / 4 and is_batchable(model, size)
     costs, best = measure.costs(size, MOST_ROWS if batchable else 1)
     if pinned.batch_rows not in (None, 1) and not batchable:
         logger.warning("the first axis is no batch axis: requests are computed one by one")
@@ -123,10 +139,10 @@ def calibrate(
         queue_delay=pinned.queue_delay,
         costs=tuple((elements, seconds) for _, elements, seconds in costs),
     )
-    alone, full = costs[0][2], _seconds(costs, plan.batch_rows)
+    full = _seconds(costs, plan.batch_rows)
     if full <= INLINE_SECONDS and pinned.sessions in (None, 1):
         return replace(plan, inline=True, sessions=1)
-    if alone <= INLINE_SECONDS and cpus == 1 and pinned.sessions in (None, 1):
+    if costs[0][2] <= INLINE_SECONDS and cpus == 1 and pinned.sessions in (None, 1):
         # With one CPU a thread buys nothing: smaller batches, and none of its cost.
         within = max(rows for rows, _, seconds in costs if seconds <= INLINE_SECONDS)
         return replace(plan, inline=True, sessions=1, batch_rows=min(plan.batch_rows, within))
@@ -146,7 +162,7 @@ def is_batchable(model: Calibrated, size: int) -> bool:
     ):
         return False
     outputs = [spec.name for spec in specs.outputs]
-    together = example(specs.inputs, 3, size, np.random.default_rng(20))
+    together = example(specs.inputs, 3, size, _SEED)
     try:
         whole = model.run(outputs, together)
         for row in range(3):
@@ -171,54 +187,35 @@ def _same_rows(alone: Array, row: Array, rows: int, whole: Array) -> bool:
 
 
 class _Measurement:
-    """The clock and the model of one calibration.
+    """The clock and the model of one calibration."""
 
-    Attributes:
-        seconds: What the first run that was accepted took.
-    """
-
-    def __init__(self, model: Calibrated, clock: Callable[[], float], until: float) -> None:
+    def __init__(self, model: Calibrated, clock: Clock, work: Clock, budget: float) -> None:
         self._model = model
         self._clock = clock
-        self._until = until
-        self.seconds = 0.0
+        self._work = work
+        self._budget = budget
+        self._until = clock() + budget
         self._outputs = [spec.name for spec in model.metadata.outputs]
-        self._random = np.random.default_rng(10)
-
-    def accepted_size(self) -> int | None:
-        """Return a size of open axes with which the model runs; None when none was found in time."""
-        inputs = self._model.metadata.inputs
-        for size in open_sizes(inputs):
-            started = self._clock()
-            try:
-                self._model.run(self._outputs, example(inputs, 1, size, self._random))
-            except RequestError:
-                if self._clock() > self._until:
-                    return None
-            else:
-                self.seconds = self._clock() - started
-                return size
-        return None
 
     def costs(self, size: int, most_rows: int) -> tuple[list[tuple[int, int, float]], int]:
         """Return `(rows, elements, seconds)` of runs with 1, 2, 4 … rows, and the best number of rows for throughput."""
         costs: list[tuple[int, int, float]] = []
         rows, best, best_cost = 1, 1, float("inf")
         while rows <= most_rows:
-            inputs = example(self._model.metadata.inputs, rows, size, self._random)
-            seconds = self._fastest(inputs)
+            seconds = self.fastest(size, rows)
             if seconds is None:
                 break
-            costs.append((rows, sum(array.size for array in inputs.values()), seconds))
+            costs.append((rows, self.elements(size, rows), seconds))
             if seconds / rows < _GAIN * best_cost:
                 best, best_cost = rows, seconds / rows
-            # What a next step would take, if it saved nothing, must fit.
-            if seconds * 2 > _LONG_SECONDS or self._clock() + 4 * seconds > self._until:
+            step = 2 if seconds < _QUICK_SECONDS else 4
+            # What the next size would take, if it saved nothing, must fit.
+            if step * seconds > _LONG_SECONDS or self._clock() + step * seconds > self._until:
                 break
             if rows >= 4 * best:
                 break
-            rows *= 2
-        return costs or [(1, 1, 0.0)], best
+            rows *= step
+        return costs, best
 
     def parallel(self, plan: Plan, pinned: Pinned, cpus: int, size: int) -> Plan:
         """Return the plan with the threads and sessions that compute most on so many CPUs."""
@@ -231,46 +228,59 @@ class _Measurement:
             return replace(plan, threads=threads, sessions=sessions)
         if model.load_seconds > RELOAD_SECONDS:
             return replace(plan, sessions=cpus)
-        inputs = example(model.metadata.inputs, plan.batch_rows, size, self._random)
-        side_by_side = self._at_once(inputs, cpus)
+        side_by_side = self._at_once(size, plan.batch_rows, cpus)
         model.reopen(cpus)
-        self._fastest(inputs, 1)
-        spread = self._fastest(inputs) or float("inf")
+        self.fastest(size, plan.batch_rows, 1)
+        spread = self._at_once(size, plan.batch_rows, 1)
+        elements = self.elements(size, plan.batch_rows)
         # One run on all CPUs answers sooner when little is asked: it may cost a little of what is possible at most.
         if spread * cpus <= side_by_side * 1.02:
-            return replace(plan, threads=cpus, sessions=1, costs=_scaled(plan, spread, inputs))
+            return replace(plan, threads=cpus, sessions=1, costs=_scaled(plan.costs, elements, spread))
         model.reopen(1)
-        self._fastest(inputs, 1)
-        return replace(plan, threads=1, sessions=cpus, costs=_scaled(plan, side_by_side, inputs))
+        self.fastest(size, plan.batch_rows, 1)
+        return replace(plan, threads=1, sessions=cpus, costs=_scaled(plan.costs, elements, side_by_side))
 
-    def _fastest(self, inputs: Mapping[str, Array], repeats: int = _REPEATS) -> float | None:
+    def elements(self, size: int, rows: int) -> int:
+        """Return the number of elements in an example's inputs."""
+        return sum(math.prod(shape_of(spec, rows, size)) for spec in self._model.metadata.inputs)
+
+    def fastest(self, size: int, rows: int, repeats: int = _REPEATS) -> float | None:
         """Return the seconds of the fastest of some runs, None when the model refuses."""
-        best = None
-        for _ in range(repeats):
-            started = self._clock()
+        inputs = example(self._model.metadata.inputs, rows, size, _SEED)
+        # Of a run on one thread, the time of this thread's own computing: a neighbour on the same core must not look like
+        # the price of a larger batch.
+        clock = self._work if self._model.threads == 1 else self._clock
+        best, until = None, min(self._until, self._clock() + self._budget / _SHARE)
+        for number in range(repeats):
+            started, begun = self._clock(), clock()
             try:
                 self._model.run(self._outputs, inputs)
             except RequestError:
                 return None
-            now = self._clock()
-            best = min(best or float("inf"), now - started)
-            if now + (now - started) > self._until:
+            took, now = clock() - begun, self._clock()
+            best = min(best or float("inf"), took)
+            # The first run of a size pays for its memory; the second is told from it even when time is short.
+            if now + (now - started) > (until if number else self._until):
                 break
         return best
 
-    def _at_once(self, inputs: Mapping[str, Array], sessions: int) -> float:
+    def _at_once(self, size: int, rows: int, sessions: int) -> float:
         """Return the seconds that each of so many runs takes while all are under way."""
         took: list[float] = []
 
         def runs() -> None:
-            took.append(self._fastest(inputs, 3) or float("inf"))
+            started = self._clock()
+            for _ in range(_AT_ONCE):
+                self._model.run(self._outputs, inputs)
+            took.append((self._clock() - started) / _AT_ONCE)
 
+        inputs = example(self._model.metadata.inputs, rows, size, _SEED)
         threads = [threading.Thread(target=runs) for _ in range(sessions)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return sum(took) / len(took)
+        return max(took)
 
 
 def _seconds(costs: Sequence[tuple[int, int, float]], rows: int) -> float:
@@ -285,9 +295,10 @@ def _piece_rows(costs: Sequence[tuple[int, int, float]], best: int) -> int:
     return max(best, rows, int(rows * _PIECE_SECONDS / max(seconds, 1e-6)))
 
 
-def _scaled(plan: Plan, seconds: float, inputs: Mapping[str, Array]) -> tuple[tuple[int, float], ...]:
+def _scaled(
+    costs: tuple[tuple[int, float], ...], elements: int, seconds: float
+) -> tuple[tuple[int, float], ...]:
     """Return the costs as they are with the threads that were chosen, given one new measurement."""
-    elements = sum(array.size for array in inputs.values())
-    measured = next((old for known, old in plan.costs if known == elements), None)
+    measured = next((old for known, old in costs if known == elements), None)
     factor = seconds / measured if measured and seconds < float("inf") else 1.0
-    return tuple((known, old * factor) for known, old in plan.costs)
+    return tuple((known, old * factor) for known, old in costs)

@@ -52,6 +52,7 @@ class Model:
         metadata: Name, version, inputs and outputs; the parameters are providers and memory mode.
         digest: Digest of the artifact's manifest, or "".
         threads: Threads that one run uses.
+        open_size: A size with which the model runs for axes that it leaves open; None when none was found.
         load_seconds: Time the load and the warm-up took.
         memory_bytes: Growth of this process's resident memory from before the load until `measure` was last called; shared
             pages included.
@@ -90,7 +91,7 @@ class Model:
             },
         )
         self.digest = files.digest
-        self._warm_up()
+        self.open_size = self._warm_up()
         self.load_seconds = time.monotonic() - started
         self.memory_bytes = 0
         self.measure()
@@ -110,13 +111,11 @@ class Model:
         """
         try:
             result: list[Array] = self._run(outputs, inputs, None)
-        except InvalidArgument as error:
-            raise InvalidRequest(f"inputs: the model refuses them: {plain(error)}") from None
         except Exception as error:  # noqa: BLE001 — onnxruntime's exceptions share no base class; typed here, once
-            if is_about_memory(error):
-                raise NotReady("out of memory for this request; send a smaller batch or try later") from None
-            logger.warning("model execution failed", extra={"fields": {"error": str(error)[:2000]}})
-            raise ExecutionFailed(f"the model failed on this input: {plain(error)}") from None
+            typed = _typed(error)
+            if isinstance(typed, ExecutionFailed):
+                logger.warning("model execution failed", extra={"fields": {"error": str(error)[:2000]}})
+            raise typed from None
         return result
 
     def reopen(self, threads: int) -> None:
@@ -134,19 +133,29 @@ class Model:
         self._run = getattr(self._session, "_sess", self._session).run
         self.threads = threads
 
-    def _warm_up(self) -> None:
+    def _warm_up(self) -> int | None:
         """Run once on zeros: the first client does not pay for allocations and lazy initialisation."""
         inputs, outputs = self.metadata.inputs, [spec.name for spec in self.metadata.outputs]
-        failure: RequestError | None = None
+        told = ""
         for size in open_sizes(inputs):
             try:
-                self.run(outputs, example(inputs, 1, size))
-            except (InvalidRequest, ExecutionFailed, NotReady) as error:
-                failure = error
+                self._run(outputs, example(inputs, 1, size), None)
+            except Exception as error:  # noqa: BLE001 — as in `run`
+                told = str(_typed(error))
             else:
-                return
+                return size
         # Sizes of open axes are guesses: a model may rightly refuse them all.
-        logger.warning("warm-up failed; serving all the same", extra={"fields": {"error": str(failure)}})
+        logger.warning("warm-up failed; serving all the same", extra={"fields": {"error": told}})
+        return None
+
+
+def _typed(error: Exception) -> RequestError:
+    """Return what a client is told of an error of ONNX Runtime."""
+    if isinstance(error, InvalidArgument):
+        return InvalidRequest(f"inputs: the model refuses them: {plain(error)}")
+    if is_about_memory(error):
+        return NotReady("out of memory for this request; send a smaller batch or try later")
+    return ExecutionFailed(f"the model failed on this input: {plain(error)}")
 
 
 def check_memory(files: ModelFiles, limit: int | None) -> None:
