@@ -184,7 +184,9 @@ class ModelRepository:
         known.version, known.on_request_only, known.failed = files.version, False, None
         known.state, known.reason = "LOADING", ""
         try:
-            await self._make_room(name, known.measured or await asyncio.to_thread(_weigh, files.root))
+            size = await asyncio.to_thread(_weigh, files.root)
+            self._check_size(size)
+            await self._make_room(name, known.measured or size)
             told = await self._load_and_add(files)
         except LoadError as error:
             known.failed = self._clock()
@@ -203,6 +205,11 @@ class ModelRepository:
         known.measured = max(known.measured, self._dataplane.slot(name, None).model.memory_bytes)
         # The estimate was too low: what was loaded stays, others go.
         await self._make_room(name, 0)
+        if self._most_bytes is not None and known.measured > self._most_bytes:
+            logger.warning(
+                "model takes more memory than --repository-memory-bytes; served alone",
+                extra={"fields": {"model": name, "measured": known.measured, "bound": self._most_bytes}},
+            )
 
     async def _unload(self, name: str, reason: str) -> None:
         known = self._known.get(name)
@@ -227,19 +234,22 @@ class ModelRepository:
         others = sum(size for other, size in self._memory().items() if other != name)
         return self._most_bytes is None or others + needed <= self._most_bytes
 
-    async def _make_room(self, name: str, needed: int) -> None:
-        """Unload the least recently used models, never this one, until `needed` bytes fit beside the rest.
+    def _check_size(self, size: int) -> None:
+        """Refuse what cannot fit, by the size of its files: what is measured varies from load to load.
 
         Raises:
-            OutOfMemory: Never would they.
+            OutOfMemory: The files alone are larger than the bound.
         """
-        if self._most_bytes is None:
-            return
-        if needed > self._most_bytes:
+        if self._most_bytes is not None and size > self._most_bytes:
             raise OutOfMemory(
-                f"takes about {needed} bytes of memory: expected at most {self._most_bytes}; "
+                f"its files have {size} bytes: expected at most {self._most_bytes}; "
                 "raise --repository-memory-bytes, or use a smaller or quantised model"
             )
+
+    async def _make_room(self, name: str, needed: int) -> None:
+        """Unload the least recently used models, never this one, until `needed` bytes fit or none is left."""
+        if self._most_bytes is None:
+            return
         memory = self._memory()
         needed += memory.pop(name, 0)
         by_use = sorted((slot.used, slot.metadata.name) for slot in self._dataplane.slots)

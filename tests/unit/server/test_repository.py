@@ -143,12 +143,22 @@ async def test_a_model_that_takes_more_than_it_weighs_pushes_others_out_afterwar
     assert await made.states() == {"a": "UNAVAILABLE", "swells": "READY"}
 
 
+async def test_a_model_measured_larger_than_the_bound_is_served_alone_each_time(site, caplog):
+    made = site(most_bytes=3 * MB)
+    made.folder("a")
+    made.folder("swells", size=4 * MB)
+    for name in ("swells", "a", "swells"):
+        await made.repository.load(name)
+        assert {other for other, state in (await made.states()).items() if state == "READY"} == {name}
+    assert caplog.text.count("served alone") == 2
+
+
 async def test_a_model_that_can_never_fit_pushes_nobody_out(site):
     made = site(most_bytes=2 * MB)
     made.folder("a")
     made.folder("huge", file=b"x" * (2 * MB + 1))
     await made.repository.load("a")
-    with pytest.raises(InvalidRequest, match=r"'huge' cannot be loaded: takes about .* expected at most"):
+    with pytest.raises(InvalidRequest, match=r"'huge' cannot be loaded: its files have .* expected at most"):
         await made.repository.load("huge")
     assert await made.states() == {"a": "READY", "huge": "UNAVAILABLE"}
 
