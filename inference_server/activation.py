@@ -4,20 +4,14 @@ Promises that the event loop turns meanwhile: loading and calibrating happen in 
 for when it ends.
 """
 
-import asyncio
 import logging
-import threading
-from typing import TYPE_CHECKING
 
 from inference_server import golden
 from inference_server.cgroup import cpu_limit
+from inference_server.daemon_thread import in_daemon_thread
 from inference_server.dataplane import DataPlane
 from inference_server.model_directory import ModelFiles
-from inference_server.plan import Plan
 from inference_server.settings import Settings
-
-if TYPE_CHECKING:
-    from inference_server.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +34,10 @@ class Activation:
         Raises:
             LoadError: It cannot be served.
         """
-        model, plan = await _Loading(files, self._settings).done
+        # Imported here, after the socket listens: onnxruntime is most of the start-up time.
+        from inference_server.loading import load
+
+        model, plan = await in_daemon_thread(lambda: load(files, self._settings, cpu_limit()), "load")
         result = await golden.judge(self._dataplane, model, files, self._settings.golden_timeout)
         if result.outcome == "Fail":
             # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
@@ -55,32 +52,3 @@ class Activation:
             "memory_bytes": model.memory_bytes,
             "golden_samples": f"{result.outcome} {result.passed}/{result.total}",
         }
-
-
-class _Loading:
-    """A load under way in a daemon thread: the process may end without waiting for it."""
-
-    def __init__(self, files: ModelFiles, settings: Settings) -> None:
-        # Imported here, after the socket listens: onnxruntime is most of the start-up time.
-        from inference_server import loading
-
-        self._loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[tuple[Model, Plan]] = self._loop.create_future()
-
-        def load() -> None:
-            try:
-                loaded = loading.load(files, settings, cpu_limit())
-            except BaseException as error:  # noqa: BLE001 — handed to the waiter, which raises it
-                self._loop.call_soon_threadsafe(self._fail, error)
-            else:
-                self._loop.call_soon_threadsafe(self._succeed, loaded)
-
-        threading.Thread(target=load, name="load", daemon=True).start()
-
-    def _succeed(self, loaded: "tuple[Model, Plan]") -> None:
-        if not self.done.done():
-            self.done.set_result(loaded)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from inference_server.activation import Activation
-from inference_server.dataplane import DataPlane
+from inference_server.cgroup import share_of_memory
+from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection, Peers
@@ -92,7 +93,10 @@ class App:
         self._settings = settings
         metrics = Metrics(exemplars=settings.exemplars)
         self.dataplane = DataPlane(
-            metrics, most_waiting=settings.max_queue_size, cache=_cache(settings, metrics)
+            metrics,
+            share_of_memory(DECODED_BYTES),
+            settings.max_queue_size,
+            cache=_cache(settings, metrics),
         )
         self._activation = Activation(self.dataplane, settings)
         self._files: ModelFiles | None = None

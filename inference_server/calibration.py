@@ -126,7 +126,8 @@ def calibrate(
             model.reopen(plan.threads)
         return plan
     # The probe takes four runs. Where these are slow, batches gain nothing that their first request would not pay for.
-    batchable = alone <= budget / 4 and is_batchable(model, size)
+    row_bytes = probe_rows(model, size) if alone <= budget / 4 else 0
+    batchable = row_bytes > 0
     costs, best = measure.costs(size, MOST_ROWS if batchable else 1)
     if pinned.batch_rows not in (None, 1) and not batchable:
         logger.warning("the first axis is no batch axis: requests are computed one by one")
@@ -136,6 +137,7 @@ def calibrate(
         batchable=batchable,
         batch_rows=(pinned.batch_rows or best) if batchable else 1,
         piece_rows=_piece_rows(costs, best) if batchable else 0,
+        row_bytes=row_bytes,
         queue_delay=pinned.queue_delay,
         costs=tuple((elements, seconds) for _, elements, seconds in costs),
     )
@@ -149,8 +151,8 @@ def calibrate(
     return measure.parallel(plan, pinned, cpus, size)
 
 
-def is_batchable(model: Calibrated, size: int) -> bool:
-    """Return whether a model's first axis is a batch axis (see the module's text).
+def probe_rows(model: Calibrated, size: int) -> int:
+    """Return the bytes of a row, inputs and outputs, if a first axis is a batch axis (see the module's text), else 0.
 
     Args:
         model: The model.
@@ -160,7 +162,7 @@ def is_batchable(model: Calibrated, size: int) -> bool:
     if not specs.inputs or any(
         not spec.shape or spec.shape[0] != DYNAMIC for spec in (*specs.inputs, *specs.outputs)
     ):
-        return False
+        return 0
     outputs = [spec.name for spec in specs.outputs]
     together = example(specs.inputs, 3, size, _SEED)
     try:
@@ -170,10 +172,11 @@ def is_batchable(model: Calibrated, size: int) -> bool:
             if not all(
                 map(_same_rows, alone, [array[row : row + 1] for array in whole], [3] * len(whole), whole)
             ):
-                return False
+                return 0
     except RequestError:
-        return False
-    return True
+        return 0
+    row_bytes = sum(array.nbytes for array in (*together.values(), *whole)) // 3
+    return max(1, row_bytes)
 
 
 def _same_rows(alone: Array, row: Array, rows: int, whole: Array) -> bool:

@@ -51,3 +51,9 @@ def memory_limit(root: Path = _ROOT) -> int | None:
         return None
     limit = int(text)
     return None if limit >= _V1_UNLIMITED else limit
+
+
+def share_of_memory(most: int, root: Path = _ROOT) -> int:
+    """Return the bytes that the inputs of all requests may take together: `most`, or a quarter of the cgroup's limit."""
+    limit = memory_limit(root)
+    return most if limit is None else max(1, min(most, limit // 4))

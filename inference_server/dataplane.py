@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from inference_server.daemon_thread import in_daemon_thread
 from inference_server.errors import ExecutionFailed, NotFound, NotReady, RequestError
 from inference_server.messages import (
     ABSENT,
@@ -116,7 +117,9 @@ class DataPlane:
         name = model.metadata.name
         if name in self._slots:
             raise ValueError(f"model {name!r} is being served already")
-        slot = self._slots[name] = ModelSlot(model, plan or Plan(), golden, self.metrics, self._most_waiting)
+        slot = self._slots[name] = ModelSlot(
+            model, plan or Plan(), golden, self.metrics, self._most_waiting, self._most_decoded_bytes
+        )
         if self._cache is not None:
             slot.results = self._cache.of(*slot.labels, model.digest)
         self._loading.pop(name, None)
@@ -217,7 +220,7 @@ class DataPlane:
         """
         held = self._hold(request)
         try:
-            return await asyncio.to_thread(model.run, request.outputs, dict(request.inputs))
+            return await in_daemon_thread(lambda: model.run(request.outputs, request.inputs), "samples")
         finally:
             self._decoded_bytes -= held
 

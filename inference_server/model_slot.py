@@ -14,7 +14,7 @@ from inference_server.metrics import Metrics
 from inference_server.plan import Plan
 from inference_server.request_queue import Batch
 from inference_server.scheduler import Scheduler
-from inference_server.tensors import Array
+from inference_server.tensors import NUMPY_TYPES, Array, TensorSpec
 
 if TYPE_CHECKING:
     from inference_server.result_cache import ModelResults
@@ -52,6 +52,7 @@ class ModelSlot:
         golden: What came of its golden samples.
         metrics: Where to count.
         most_waiting: Most requests that may wait.
+        most_bytes: Most bytes of one tensor, and of all inputs and outputs of a request as far as its rows tell.
 
     Attributes:
         used: Moment of `time.monotonic()` of the last request.
@@ -60,10 +61,20 @@ class ModelSlot:
     """
 
     def __init__(
-        self, model: ServedModel, plan: Plan, golden: GoldenResult, metrics: Metrics, most_waiting: int
+        self,
+        model: ServedModel,
+        plan: Plan,
+        golden: GoldenResult,
+        metrics: Metrics,
+        most_waiting: int,
+        most_bytes: int,
     ) -> None:
         self.model = model
-        self.metadata = replace(model.metadata, parameters={**model.metadata.parameters, **_parameters(plan)})
+        self.metadata = replace(
+            model.metadata,
+            inputs=tuple(_capped(spec, plan, most_bytes) for spec in model.metadata.inputs),
+            parameters={**model.metadata.parameters, **_parameters(plan)},
+        )
         self.plan = plan
         self.golden = golden
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
@@ -147,6 +158,15 @@ class ModelSlot:
             failed = max(failed, 1)  # samples that cannot be read have no number
         for outcome, count in (("Pass", self.golden.passed), ("Fail", failed)):
             metrics.golden.labels(*labels, outcome).set(count)
+
+
+def _capped(spec: TensorSpec, plan: Plan, most_bytes: int) -> TensorSpec:
+    """Return an input with the bounds that memory sets."""
+    return replace(
+        spec,
+        most_elements=max(1, most_bytes // NUMPY_TYPES[spec.datatype].itemsize),
+        most_rows=max(1, most_bytes // plan.row_bytes) if plan.row_bytes else 0,
+    )
 
 
 def _parameters(plan: Plan) -> dict[str, str | int | float | bool]:

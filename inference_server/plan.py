@@ -13,6 +13,7 @@ class Plan:
         batch_rows: Most rows of a run that several requests share; 1 computes each request by itself.
         batchable: Whether the first axis is a batch axis: rows computed together or alone give the same answers.
         piece_rows: A request with more rows is computed in pieces of so many, if its model is batchable; 0: never.
+        row_bytes: Bytes of the inputs and outputs of one row; 0 when unknown.
         inline: Compute on the event loop's own thread: a run is cheaper than handing it to another thread.
         queue_delay: Most seconds that a request waits for others to share its run, when that is worth it.
         costs: Measured runs as `(elements of all inputs, seconds)`, by rising number of elements; () for none.
@@ -23,6 +24,7 @@ class Plan:
     batch_rows: int = 1
     batchable: bool = False
     piece_rows: int = 0
+    row_bytes: int = 0
     inline: bool = False
     queue_delay: float = 0.0
     costs: tuple[tuple[int, float], ...] = ()

@@ -134,15 +134,21 @@ class RequestQueue:
         """Batches that were taken and have not ended."""
         return tuple(self._running)
 
-    def refuse(self, elements: int, deadline: float | None, now: float) -> str | None:
+    def refuse(self, rows: int, elements: int, deadline: float | None, now: float) -> str | None:
         """Return why a request of this size would not be let in; None when it is. Costs nothing without a deadline."""
         count = len(self._waiting)
-        if deadline is None:
-            if count < self.most_waiting:
-                return None
-            return refusal(self.predicted_wait(elements, now), 0.0, None, count, self.most_waiting)
-        own = self.costs.seconds(elements)
-        return refusal(self.predicted_wait(elements, now), own, deadline - now, count, self.most_waiting)
+        if deadline is None and count < self.most_waiting:
+            return None
+        wait = self.predicted_wait(elements, now)
+        left = None if deadline is None else deadline - now
+        return refusal(wait, self._own_seconds(rows, elements), left, count, self.most_waiting)
+
+    def _own_seconds(self, rows: int, elements: int) -> float:
+        """Return what the run takes that a request will be in: with company, if there is some."""
+        if self._most_rows > rows and elements:
+            waiting = sum(group.elements for group in self._groups.values())
+            elements = min(elements + waiting, elements * self._most_rows // rows)
+        return self.costs.seconds(elements)
 
     def predicted_wait(self, elements: int, now: float) -> float:
         """Return the seconds before a run with a request of this size would begin."""
@@ -192,7 +198,7 @@ class RequestQueue:
         """
         while self._waiting:
             mixed = len(self._sizes) > 1
-            smallest_first = mixed and self._favour > 0
+            smallest_first = mixed and self._favour >= 0
             indices = [0]
             if len(self._waiting) > 1:
                 indices = choose(self._waiting, self._most_rows, smallest_first)

@@ -121,7 +121,7 @@ class Scheduler:
             raise DeadlineExceeded("the deadline had passed when the request came")
         if deadline is not None or len(self._queue) >= self._queue.most_waiting:
             with self._lock:
-                reason = self._queue.refuse(0, deadline, now)
+                reason = self._queue.refuse(1, 0, deadline, now)
             if reason is not None:
                 raise Overloaded(reason)
 
@@ -233,7 +233,7 @@ class Scheduler:
         return Waiting(inputs, request.outputs, key, rows, elements, time.monotonic(), deadline, future)
 
     def _admit(self, waiting: Waiting) -> None:
-        reason = self._queue.refuse(waiting.elements, waiting.deadline, waiting.arrived)
+        reason = self._queue.refuse(waiting.rows, waiting.elements, waiting.deadline, waiting.arrived)
         if reason is not None:
             raise Overloaded(reason)
         self._queue.push(waiting)

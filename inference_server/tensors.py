@@ -8,7 +8,7 @@ the field. Source: Open Inference Protocol, "Tensor Data Types" and "Tensor Data
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -60,11 +60,15 @@ class TensorSpec:
         name: Tensor name.
         datatype: OIP datatype.
         shape: Sizes by axis, `DYNAMIC` where the model leaves the size open.
+        most_elements: Most elements that a request may announce, an axis of 0 counted as 1; 0 for no bound.
+        most_rows: Most rows on the first axis; 0 for no bound.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    most_elements: int = field(default=0, compare=False)
+    most_rows: int = field(default=0, compare=False)
 
 
 def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
@@ -76,7 +80,7 @@ def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
         where: JSON path of the tensor, for messages.
 
     Raises:
-        InvalidRequest: Not a list of sizes, of another rank, or another size on a fixed axis.
+        InvalidRequest: Not a list of sizes, of another rank, another size on a fixed axis, or more than memory allows.
     """
     if not isinstance(shape, list):
         raise InvalidRequest(f"{where}.shape: expected a list of sizes, found {_kind(shape)}")
@@ -95,7 +99,36 @@ def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
     for axis, (size, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
         if wanted not in (DYNAMIC, size):
             raise InvalidRequest(f"{where}.shape[{axis}]: expected {wanted}, found {size}")
+    check_caps(shape, spec, where)
     return tuple(shape)
+
+
+def check_caps(shape: Sequence[int], spec: TensorSpec, where: str) -> None:
+    """Refuse a tensor that memory has no room for, before any of it is allocated.
+
+    Args:
+        shape: Its announced sizes.
+        spec: What the model wants, with its bounds.
+        where: JSON path of the tensor, for messages.
+
+    Raises:
+        InvalidRequest: More rows or elements than the server takes.
+    """
+    if spec.most_rows and shape and shape[0] > spec.most_rows:
+        raise InvalidRequest(
+            f"{where}.shape[0]: expected at most {spec.most_rows} rows, for which this server has memory, "
+            f"found {shape[0]}; send several requests"
+        )
+    if spec.most_elements:
+        elements = 1
+        for size in shape:
+            # An axis of 0 makes an empty tensor, which a model may turn into one of all the other sizes.
+            elements *= size or 1
+        if elements > spec.most_elements:
+            raise InvalidRequest(
+                f"{where}.shape: expected at most {spec.most_elements} elements, for which this server has memory, "
+                f"found {elements}; send less in one request"
+            )
 
 
 def decode_data(data: object, shape: tuple[int, ...], datatype: str, where: str) -> Array:

@@ -133,3 +133,22 @@ def save_with_external_data(path: Path, location: str, size=64) -> Path:
     except OSError:
         assert location.startswith("/")  # a hostile location need not exist
     return path
+
+
+def save_matmul_stack(path: Path, layers: int, size: int) -> Path:
+    """A row of MatMuls of `size` × `size` whose weights lie in `m.data`."""
+    random = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(
+            random.standard_normal((size, size), np.float32) / np.float32(size**0.5), f"w{layer}"
+        )
+        for layer in range(layers)
+    ]
+    names = ["x", *(f"h{layer}" for layer in range(1, layers)), "y"]
+    nodes = [
+        helper.make_node("MatMul", [names[layer], f"w{layer}"], [names[layer + 1]]) for layer in range(layers)
+    ]
+    shape = ("batch", size)
+    model = build(nodes, [tensor("x", shape=shape)], [tensor("y", shape=shape)], weights)
+    onnx.save_model(model, str(path), save_as_external_data=True, location="m.data", size_threshold=0)
+    return path

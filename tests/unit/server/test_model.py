@@ -4,11 +4,12 @@ import os
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from inference_server.errors import InvalidRequest, ModelLoadFailed, OutOfMemory, UnsupportedOpset
 from inference_server.model import Model
 from inference_server.model_directory import find_model
+from inference_server.onnx_session import CPU, choose_providers
 from inference_server.resident import resident_bytes
 from inference_server.tensors import TensorSpec
 from tests.server.onnx_models import (
@@ -143,8 +144,6 @@ def test_a_wrong_shape_past_the_checks_is_refused(tmp_path):
 
 def test_a_failed_warm_up_is_no_failed_load(tmp_path, caplog):
     # Reshape to 7 elements: zeros of size 1 cannot pass.
-    from onnx import numpy_helper
-
     shape = numpy_helper.from_array(np.array([7], np.int64), "shape")
     node = helper.make_node("Reshape", ["x", "shape"], ["y"])
     model = load(build([node], [tensor("x", shape=("n",))], [tensor("y", shape=(7,))], [shape]), tmp_path)
@@ -170,3 +169,41 @@ def test_memory_is_counted_in_the_kernels_own_pages(tmp_path, monkeypatch):
         return resident_bytes() // page
 
     assert grown(16384) == pytest.approx(grown(4096), rel=0.1)
+
+
+def test_providers_go_by_preference_and_the_cpu_is_what_remains(tmp_path, caplog):
+    path = save(mlp(), tmp_path / "m.onnx")
+    model = Model(find_model(path), threads=1, providers=("cuda", "Azure"))
+    assert "passed over" in caplog.text
+    assert model.metadata.parameters["providers"].endswith("CPUExecutionProvider")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen", "missing"),
+    [
+        ((), [CPU], []),
+        (("cpu",), [CPU], []),
+        (("CUDA", "cpu"), ["CUDAExecutionProvider", CPU], []),
+        (("CUDAExecutionProvider",), ["CUDAExecutionProvider", CPU], []),
+        (("cpu", "cuda"), [CPU], []),
+        (("npu", "cuda"), ["CUDAExecutionProvider", CPU], ["npu"]),
+    ],
+)
+def test_names_of_providers_may_be_short(wanted, chosen, missing):
+    assert choose_providers(wanted, ["CUDAExecutionProvider", CPU]) == (chosen, missing)
+
+
+def test_another_number_of_threads_gives_the_same_answers(tmp_path):
+    model, x = load(mlp(), tmp_path), np.ones((1, 64), np.float32)
+    before = model.run(["y"], {"x": x})
+    model.reopen(2)
+    assert model.threads == 2
+    np.testing.assert_allclose(model.run(["y"], {"x": x})[0], before[0], rtol=1e-4)
+
+
+def test_sizes_of_images_are_found_for_open_axes(tmp_path):
+    weight = numpy_helper.from_array(np.ones((1, 3, 33, 33), np.float32), "w")
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    shape = ("n", 3, "h", "w")
+    model = load(build([node], [tensor("x", shape=shape)], [tensor("y", shape=shape)], [weight]), tmp_path)
+    assert model.open_size == 64
