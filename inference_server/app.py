@@ -24,7 +24,8 @@ from inference_server.cgroup import share_of_memory
 from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
+from inference_server.http_peers import Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
 from inference_server.settings import Settings
@@ -108,7 +109,9 @@ class App:
             self.dataplane.announce(self._files.name, self._files.version)
         else:
             self._repository = self._open_repository()
-        self._peers = Peers(HttpApi(self.dataplane, self._repository), settings.max_body_bytes)
+        self._peers = Peers(
+            HttpApi(self.dataplane, settings.max_body_bytes, self._repository), settings.max_body_bytes
+        )
         self._loop_watch = LoopWatch()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()

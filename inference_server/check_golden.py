@@ -10,7 +10,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from inference_server import golden, oip_json
+from inference_server import golden, oip_documents
 from inference_server.dataplane import DataPlane
 from inference_server.errors import FatalError
 from inference_server.messages import GoldenResult
@@ -34,7 +34,7 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201 - a command's answer
         return error.exit_code
     result = asyncio.run(_run(model, arguments.archive))
-    print(oip_json.encode_golden(result).decode())  # noqa: T201
+    print(oip_documents.encode_golden(result).decode())  # noqa: T201
     return 0
 
 

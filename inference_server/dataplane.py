@@ -253,13 +253,18 @@ class DataPlane:
             slot.used = call.received
             slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
+            decoded = time.monotonic()
             held = self._hold(request)
             arrays = await slot.answer(call, request)
+            computed = time.monotonic()
             specs = slot.output_specs
             outputs = tuple(
                 [(specs[name], array) for name, array in zip(request.outputs, arrays, strict=True)]
             )
-            return encode(InferenceResponse(slot.metadata.name, slot.metadata.version, request.id, outputs))
+            answer = encode(InferenceResponse(slot.metadata.name, slot.metadata.version, request.id, outputs))
+            now = time.monotonic()
+            total = now - call.received
+            slot.statistics.answered(total, decoded - call.received, now - computed, time.time())
         except RequestError as error:
             code = str(error.status)
             raise
@@ -274,9 +279,13 @@ class DataPlane:
             code = str(ExecutionFailed.status)
             logger.exception("inference failed unexpectedly")
             raise ExecutionFailed("internal error; the server's log has the details") from None
+        else:
+            return answer
         finally:
             self._decoded_bytes -= held
             if slot is not None:
+                if code != "200":
+                    slot.statistics.failed(time.monotonic() - call.received, time.time())
                 slot.inflight.dec()
                 labels = slot.labels
             else:

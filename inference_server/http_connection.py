@@ -2,20 +2,24 @@
 
 Promises: requests of a connection are answered one after the other and in order; a head or body past its
 cap is refused before it is stored; a peer that trickles, stalls or never reads is cut off (`overdue`);
-whatever the bytes, the peer gets an answer or a closed connection. Knows no path and no JSON: it calls a
-`Handler`. Why not a ready-made server: docs/adr/0007-http-server.md.
+whatever the bytes, the peer gets an answer or a closed connection; a large body is read into its final place
+(`http_body`), and large parts of an answer are written from where they lie. Knows no path and no JSON: it calls
+a `Handler`. Why not a ready-made server: docs/adr/0007-http-server.md.
 """
 
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import cast
 
 import httptools
 
-from inference_server.errors import BodyTooLarge, HeaderTooLarge, InvalidRequest, NotReady, RequestError
+from inference_server.eager import begin
+from inference_server.errors import BodyTooLarge, HeaderTooLarge, InvalidRequest, RequestError
+from inference_server.http_body import LARGE_BYTES, BodyReceiver, LargeBody
+from inference_server.http_messages import Request, Response, head
+from inference_server.http_peers import MAX_CONNECTIONS, Peers
 
 logger = logging.getLogger(__name__)
 
@@ -29,54 +33,13 @@ WRITE_SECONDS = 60.0
 # After a refusal the rest of a body is read and dropped for so long; closing at once would reset the
 # connection and could take the answer with it (RFC 9112 section 9.6).
 LINGER_SECONDS = 2.0
-MAX_CONNECTIONS = 2048
-# All bodies in memory at a time, as a multiple of the largest one.
-BODIES_IN_MEMORY = 8
+_MAX_HEADERS = 100
 
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@dataclass(slots=True)
-class Request:
-    """A complete request. Header names are lower-case; of a repeated header the last one stays."""
-
-    method: str
-    target: bytes
-    headers: dict[bytes, bytes]
-    body: bytes = b""
-
-
-@dataclass(slots=True)
-class Response:
-    """An answer. `headers` are beyond Content-Type, Content-Length and Connection."""
-
-    status: int
-    body: bytes
-    content_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-class Handler(Protocol):
-    """What a connection calls."""
-
-    async def handle(self, request: Request) -> Response:
-        """Answer a complete request; raises nothing but cancellation."""
-
-    def refuse(self, request: Request | None, error: RequestError) -> Response:
-        """Answer a request that is not even complete; `request` is None when not even its head is."""
-
-
-@dataclass(slots=True)
-class Peers:
-    """What the connections of one server share."""
-
-    handler: Handler
-    max_body_bytes: int
-    connections: "set[HttpConnection]" = field(default_factory=set)
-    held_bytes: int = 0  # bodies of all connections that are in memory now
-    date: bytes = b""  # for the Date header; whoever owns the clock keeps it fresh
-    closing: bool = False  # answer, and close the connection with the answer
+# Answers up to here leave in one write and one packet; a part of a larger one is not copied to join it.
+_JOINED_BYTES = 64 * 1024
+# What this module looks at, beside what the handler does.
+_LOOKED_AT = frozenset({b"content-length", b"expect"})
 
 
 @dataclass(slots=True)
@@ -95,14 +58,20 @@ class HttpConnection(asyncio.Protocol):
         self._peers = peers
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
+        self._looked_at = peers.handler.looks_at | _LOOKED_AT
         self._transport: asyncio.Transport | None = None
         self._turns: deque[_Turn] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._answering = False
+        self._task: asyncio.Task[None] | None = None  # what answers, once it has to wait
         self._current: Request | None = None
         self._chunks: list[bytes] = []
+        self._large: LargeBody | None = None
+        self._keep_alive = True
         self._body_bytes = 0
         self._held_bytes = 0
         self._head_bytes = 0
+        self._headers = 0
+        self._header_bytes = 0
         self._barren_bytes = 0  # arrived since the last byte of a body: chunk sizes, trailers
         self._in_head = True
         self._paused = False
@@ -129,6 +98,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
         self._deaf = True
         self._turns.clear()
+        self._large = None
         self._release(self._held_bytes)
         if self._task is not None:
             self._task.cancel()
@@ -182,20 +152,51 @@ class HttpConnection(asyncio.Protocol):
             # The parser keeps an unfinished header or trailer until its end comes.
             if (self._in_head and self._head_bytes > HEAD_BYTES) or self._barren_bytes > HEAD_BYTES:
                 self._refuse(HeaderTooLarge(f"request line and headers: expected at most {HEAD_BYTES} bytes"))
-        if self._task is None and self._turns:
-            self._task = self._loop.create_task(self._answer())
+        self._serve()
+        if self._large is not None and self._transport is not None:
+            self._read_into(BodyReceiver(self._large, self, self._straight_received))
         if was_busy and not self._deaf and self._transport is not None:
             # What a client sends before its answer waits in the kernel's buffer, not in ours.
             self._paused = True
             self._transport.pause_reading()
 
+    # --- the rest of a large body ---
+
+    def _read_into(self, protocol: asyncio.BaseProtocol) -> None:
+        assert self._transport is not None
+        # uvloop chooses how it reads when it starts to.
+        self._transport.pause_reading()
+        self._transport.set_protocol(protocol)
+        self._transport.resume_reading()
+
+    def _straight_received(self, count: int) -> None:
+        """Note bytes of a large body that the kernel put into their place."""
+        body = self._large
+        if body is None:  # refused or lost, and the transport had not heard of it
+            return
+        self._body_bytes += count
+        try:
+            body.filled(count)
+        except RequestError as error:
+            self._refuse(error)
+        else:
+            if not body.complete:
+                return
+            # The old parser still waits for this body.
+            self._parser = httptools.HttpRequestParser(self)
+            self._complete()
+        self._read_into(self)
+        self._serve()
+
     # --- httptools callbacks ---
 
     def on_message_begin(self) -> None:
         """Start a request."""
-        self._current = Request("", b"", {})
+        self._current = Request("", b"")
         self._chunks = []
         self._body_bytes = 0
+        self._headers = 0
+        self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target; it may come in pieces."""
@@ -203,11 +204,15 @@ class HttpConnection(asyncio.Protocol):
         self._current.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
-        assert self._current is not None
-        if len(self._current.headers) >= 100:
-            raise HeaderTooLarge("headers: expected at most 100")
-        self._current.headers[name.lower()] = value
+        """Keep a header that somebody looks at."""
+        self._headers += 1
+        if self._headers > _MAX_HEADERS:
+            raise HeaderTooLarge(f"headers: expected at most {_MAX_HEADERS}")
+        self._header_bytes += len(name) + len(value)
+        name = name.lower()
+        if name in self._looked_at:
+            assert self._current is not None
+            self._current.headers[name] = value
 
     def on_headers_complete(self) -> None:
         """Judge the head before any byte of the body is kept."""
@@ -215,49 +220,45 @@ class HttpConnection(asyncio.Protocol):
         assert request is not None
         self._in_head = False
         request.method = self._parser.get_method().decode("ascii", "replace")
-        head = len(request.target) + sum(len(name) + len(value) for name, value in request.headers.items())
-        if head > HEAD_BYTES:
+        found = len(request.target) + self._header_bytes
+        if found > HEAD_BYTES:
             raise HeaderTooLarge(
-                f"request line and headers: expected at most {HEAD_BYTES} bytes, found {head}"
+                f"request line and headers: expected at most {HEAD_BYTES} bytes, found {found}"
             )
-        length = request.headers.get(b"content-length", b"")
-        if length.isdigit() and int(length[:20]) > self._peers.max_body_bytes:
-            raise self._too_large(f"{length.decode('ascii')[:20]}")
-        if (
-            request.headers.get(b"expect", b"").lower() == b"100-continue"
-            and not self.busy
-            and self._transport
-        ):
+        announced = request.headers.get(b"content-length", b"")
+        length = int(announced[:20]) if announced.isdigit() else 0
+        if length > self._peers.max_body_bytes:
+            raise self._too_large(f"{announced.decode('ascii')[:20]}")
+        if self.busy:
+            return
+        if length > LARGE_BYTES and not self._parser.should_upgrade():
+            self._keep_alive = self._parser.should_keep_alive()
+            self._large = LargeBody(length, self._peers.handler.tensors_at(request.headers), self._charge)
+        if request.headers.get(b"expect", b"").lower() == b"100-continue" and self._transport:
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
         self._body_bytes += len(body)
+        if self._large is not None:
+            self._large.put(body)
+            return
         if self._body_bytes > self._peers.max_body_bytes:
             raise self._too_large("more")
-        if self._peers.held_bytes + len(body) > BODIES_IN_MEMORY * self._peers.max_body_bytes:
-            raise NotReady("too many large requests at the same time; try again shortly")
-        self._release(-len(body))
+        self._charge(len(body))
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         """Queue the request for its turn."""
-        request = self._current
-        assert request is not None
-        chunks = self._chunks
-        request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._current = None
-        self._in_head = True
-        self._head_bytes = 0
-        self._turns.append(_Turn(request, self._parser.should_keep_alive()))
+        self._keep_alive = self._parser.should_keep_alive()
+        self._complete()
 
     # --- answering ---
 
     @property
     def busy(self) -> bool:
         """Whether an answer is due or being computed."""
-        return self._task is not None or bool(self._turns)
+        return self._answering or bool(self._turns)
 
     @property
     def mid_request(self) -> bool:
@@ -286,8 +287,36 @@ class HttpConnection(asyncio.Protocol):
             return now - self._since > REQUEST_SECONDS + self._body_bytes / FLOOR_BYTES_PER_SECOND
         return now - self._since > IDLE_SECONDS
 
+    def _serve(self) -> None:
+        if self._turns and not self._answering:
+            self._answering = True
+            task = begin(self._answer(), self._loop)
+            if self._answering:
+                self._task = task
+
+    def _complete(self) -> None:
+        """Queue the request that is complete now."""
+        request = self._current
+        assert request is not None
+        chunks = self._chunks
+        if self._large is not None:
+            request.body = self._large.content
+            self._large = None
+        else:
+            request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._current = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._turns.append(_Turn(request, self._keep_alive))
+
     def _too_large(self, found: str) -> BodyTooLarge:
         return BodyTooLarge(f"body: expected at most {self._peers.max_body_bytes} bytes, found {found}")
+
+    def _charge(self, count: int) -> None:
+        """Take bytes of a body into account before they are kept."""
+        self._peers.charge(count)
+        self._held_bytes += count
 
     def _release(self, count: int) -> None:
         self._held_bytes -= count
@@ -298,6 +327,9 @@ class HttpConnection(asyncio.Protocol):
         self._deaf = True
         self._release(sum(map(len, self._chunks)))
         self._chunks = []
+        if self._large is not None:
+            self._release(self._large.charged)
+            self._large = None
         self._turns.append(_Turn(self._current, False, error))
         self._current = None
 
@@ -326,6 +358,7 @@ class HttpConnection(asyncio.Protocol):
             if self._transport is not None:
                 raise
         finally:
+            self._answering = False
             self._task = None
             self._since = self._loop.time()
         if self._transport is not None and self._deaf:
@@ -336,22 +369,18 @@ class HttpConnection(asyncio.Protocol):
 
     def _write(self, request: Request | None, response: Response, keep_alive: bool) -> None:
         assert self._transport is not None
-        head = [
-            b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nDate: %s\r\n"
-            % (
-                response.status,
-                _REASONS.get(response.status, b""),
-                response.content_type,
-                len(response.body),
-                self._peers.date,
-            )
-        ]
-        head.extend(b"%s: %s\r\n" % pair for pair in response.headers)
-        head.append(b"Connection: %s\r\n\r\n" % (b"keep-alive" if keep_alive else b"close"))
-        if request is None or request.method != "HEAD":
-            head.append(response.body)
-        # One write, one packet for small answers.
-        self._transport.write(b"".join(head))
+        parts = response.body
+        length = sum(map(len, parts))
+        start = head(response, length, self._peers.date, keep_alive)
+        if request is not None and request.method == "HEAD":
+            self._transport.write(start)
+        elif length <= _JOINED_BYTES:
+            self._transport.write(b"".join((start, *parts)))
+        else:
+            # uvloop hands all of them to the kernel in one call at the end of this turn of the loop.
+            self._transport.write(start)
+            for part in parts:
+                self._transport.write(part)
 
     def _finish(self, lingering: bool) -> None:
         """Close after the answer that was written."""

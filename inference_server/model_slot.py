@@ -14,6 +14,7 @@ from inference_server.metrics import Metrics
 from inference_server.plan import Plan
 from inference_server.request_queue import Batch
 from inference_server.scheduler import Scheduler
+from inference_server.statistics import ModelStatistics
 from inference_server.tensors import NUMPY_TYPES, Array, TensorSpec
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class ModelSlot:
         )
         self.plan = plan
         self.golden = golden
+        self.statistics = ModelStatistics()
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
         self.labels = (model.metadata.name, model.metadata.version)
         self._metrics = metrics
@@ -137,12 +139,14 @@ class ModelSlot:
         """Count a run (for `Scheduler`)."""
         self._compute_duration.observe(seconds)
         self._batch_size.observe(rows)
+        self.statistics.ran(rows, seconds)
         if seconds > self.longest_run:
             self.longest_run = seconds
 
     def waited(self, seconds: float) -> None:
         """Count a request's wait (for `Scheduler`)."""
         self._queue_duration.observe(seconds)
+        self.statistics.queue.add(seconds)
 
     def _show(self) -> None:
         metrics, labels, plan = self._metrics, self.labels, self.plan

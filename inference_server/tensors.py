@@ -7,6 +7,7 @@ the field. Source: Open Inference Protocol, "Tensor Data Types" and "Tensor Data
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -52,6 +53,22 @@ _ACCEPTED: dict[str, tuple[frozenset[type], str]] = {
 }
 
 
+# What `struct` calls the datatypes that it packs exactly as numpy does: rounding to nearest, and an error beyond the range.
+# (The latter with a byte order in front; its native float silently makes infinity of 1e39.)
+_PACKED = {
+    "FP32": "f",
+    "FP64": "d",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """What a model says about one of its inputs or outputs.
@@ -82,14 +99,23 @@ def check_shape(shape: object, spec: TensorSpec, where: str) -> tuple[int, ...]:
     Raises:
         InvalidRequest: Not a list of sizes, of another rank, another size on a fixed axis, or more than memory allows.
     """
+    if type(shape) is list and len(shape) == len(spec.shape) <= MAX_RANK:
+        for size, wanted in zip(shape, spec.shape, strict=True):
+            if type(size) is not int or not (
+                0 <= size <= MAX_DIMENSION if wanted == DYNAMIC else size == wanted
+            ):
+                break
+        else:
+            check_caps(shape, spec, where)
+            return tuple(shape)
     if not isinstance(shape, list):
-        raise InvalidRequest(f"{where}.shape: expected a list of sizes, found {_kind(shape)}")
+        raise InvalidRequest(f"{where}.shape: expected a list of sizes, found {kind(shape)}")
     if len(shape) > MAX_RANK:
         raise InvalidRequest(f"{where}.shape: expected at most {MAX_RANK} sizes, found {len(shape)}")
     for axis, size in enumerate(shape):
         if type(size) is not int or not 0 <= size <= MAX_DIMENSION:
             raise InvalidRequest(
-                f"{where}.shape[{axis}]: expected a whole number from 0 to 2^63-1, found {_shown(size)}"
+                f"{where}.shape[{axis}]: expected a whole number from 0 to 2^63-1, found {shown(size)}"
             )
     if len(shape) != len(spec.shape):
         raise InvalidRequest(
@@ -132,7 +158,7 @@ def check_caps(shape: Sequence[int], spec: TensorSpec, where: str) -> None:
 
 
 def decode_data(data: object, shape: tuple[int, ...], datatype: str, where: str) -> Array:
-    """Return the values of one tensor, in C order and of exactly this shape and datatype.
+    """Return the values of one tensor, in C order and of exactly this shape and datatype; it may be read-only.
 
     Args:
         data: A flat list of values, or lists nested as the shape says; parsed JSON.
@@ -144,19 +170,30 @@ def decode_data(data: object, shape: tuple[int, ...], datatype: str, where: str)
         InvalidRequest: Wrong number of values, wrong nesting, or a value that the datatype cannot hold.
     """
     if not isinstance(data, list):
-        raise InvalidRequest(f"{where}.data: expected a list of values, found {_kind(data)}")
-    values, types = _flatten(data, shape, where)
+        raise InvalidRequest(f"{where}.data: expected a list of values, found {kind(data)}")
     expected = math.prod(shape)
+    numpy_type = NUMPY_TYPES[datatype]
+    accepted, words = _ACCEPTED[numpy_type.kind]
+    if (
+        len(data) == expected
+        and (code := _PACKED.get(datatype)) is not None
+        and accepted.issuperset(map(type, data))
+    ):
+        try:
+            packed = struct.pack(f"<{expected}{code}", *data)
+        except (struct.error, OverflowError):
+            pass  # beyond the range: what follows names it
+        else:
+            return np.ndarray(shape, numpy_type, packed)
+    values, types = _flatten(data, shape, where)
     if len(values) != expected:
         raise InvalidRequest(
             f"{where}.data: expected {expected} values for shape {list(shape)}, found {len(values)}"
         )
-    numpy_type = NUMPY_TYPES[datatype]
-    accepted, words = _ACCEPTED[numpy_type.kind]
     if not types <= accepted:
         index = next(i for i, value in enumerate(values) if type(value) not in accepted)
         raise InvalidRequest(
-            f"{where}.data[{index}]: expected {words} for {datatype}, found {_shown(values[index])}"
+            f"{where}.data[{index}]: expected {words} for {datatype}, found {shown(values[index])}"
         )
     try:
         # The cast to a narrower float signals overflow; rounding to the nearest is what a client asks for.
@@ -212,16 +249,17 @@ def _out_of_range(values: Sequence[Any], numpy_type: np.dtype[Any], datatype: st
     span = f"a value from {low} to {high} for {datatype}"
     for index, value in enumerate(values):
         if not low <= value <= high:
-            return f"{where}.data[{index}]: expected {span}, found {_shown(value)}"
+            return f"{where}.data[{index}]: expected {span}, found {shown(value)}"
     return f"{where}.data: expected {span}, found one beyond"
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """Return the JSON type of a client's value, in words."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "nothing"}
     return names.get(type(value), "a number")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a short form of a client's value: enough to recognise it, never a whole payload."""
     text = repr(value) if isinstance(value, int | float) else None
-    return text if text is not None and len(text) <= 40 else _kind(value)
+    return text if text is not None and len(text) <= 40 else kind(value)

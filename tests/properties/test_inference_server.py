@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from inference_server.dataplane import DataPlane
 from inference_server.errors import InvalidRequest
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers, Request
+from inference_server.http_connection import HttpConnection
+from inference_server.http_messages import Request
+from inference_server.http_peers import Peers
 from inference_server.messages import InferenceRequest
 from inference_server.metrics import Metrics
 from inference_server.oip_json import decode_request
@@ -48,7 +50,7 @@ REQUESTS = st.fixed_dictionaries(
 def api():
     plane = DataPlane(Metrics())
     plane.add(Doubler())
-    return HttpApi(plane)
+    return HttpApi(plane, 4096)
 
 
 def dumped(document) -> bytes:
@@ -59,7 +61,7 @@ def dumped(document) -> bytes:
 @settings(max_examples=400, deadline=None)
 def test_any_body_is_a_request_or_refused(body):
     try:
-        request = decode_request(body, Doubler.metadata)
+        request = decode_request(body, Doubler.metadata).request
     except InvalidRequest:
         return
     assert isinstance(request, InferenceRequest)
@@ -77,7 +79,7 @@ def test_any_json_gets_a_200_or_a_400(body):
 
     response = asyncio.run(ask())
     assert response.status in (200, 400)
-    assert ("error" in json.loads(response.body)) == (response.status == 400)
+    assert ("error" in json.loads(b"".join(response.body))) == (response.status == 400)
 
 
 @given(
@@ -101,6 +103,28 @@ def test_what_is_taken_is_given_back_unchanged(data, datatype, shape):
     array = decode_data(orjson.loads(orjson.dumps(values)), tuple(shape), datatype, "x")
     assert array.shape == tuple(shape)
     assert orjson.loads(orjson.dumps(encode_data(array), option=orjson.OPT_SERIALIZE_NUMPY)) == values
+
+
+@given(
+    values=st.lists(
+        st.floats(allow_nan=False, allow_infinity=False)
+        | st.floats(-4e38, 4e38)
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.integers(-300, 300)
+        | st.sampled_from([None, "1", True, {}]),
+        max_size=5,
+    ),
+    datatype=st.sampled_from(sorted(set(NUMPY_TYPES) - {"BYTES"})),
+)
+@settings(max_examples=400, deadline=None)
+def test_flat_lists_are_judged_as_nested_ones_which_go_another_way(values, datatype):
+    def decoded(data, shape):
+        try:
+            return decode_data(data, shape, datatype, "x").tobytes()
+        except InvalidRequest as error:
+            return str(error)
+
+    assert decoded(values, (len(values), 1)) == decoded([[value] for value in values], (len(values), 1))
 
 
 def _limits(numpy_type):

@@ -81,8 +81,9 @@ def running(*arguments, **options):
         server.exit_code()
 
 
-async def request(reader, writer, method, target, body=b"", more=""):
+async def request(reader, writer, method, target, body=b"", headers=()):
     """One exchange on an open connection; returns `(status, headers, body)`."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in dict(headers).items())
     head = f"{method} {target} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
@@ -92,11 +93,11 @@ async def request(reader, writer, method, target, body=b"", more=""):
     return int(first.split()[1]), headers, answer
 
 
-async def ask(port, method, target, body=b"", more=""):
+async def ask(port, method, target, body=b"", headers=()):
     """One exchange on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        return await request(reader, writer, method, target, body, more)
+        return await request(reader, writer, method, target, body, headers)
     finally:
         writer.close()
 

@@ -28,7 +28,7 @@ async def test_an_equal_request_is_answered_from_memory_with_the_same_bytes(tmp_
         answers = [await ask(server.port, "POST", INFER, X) for _ in range(2)]
         assert [headers["edgemodel-cache"] for _, headers, _ in answers] == ["miss", "hit"]
         assert answers[0][2] == answers[1][2]
-        _, headers, _ = await ask(server.port, "POST", INFER, X, "Cache-Control: no-store\r\n")
+        _, headers, _ = await ask(server.port, "POST", INFER, X, {"Cache-Control": "no-store"})
         assert "edgemodel-cache" not in headers
         metrics = (await ask(server.port, "GET", "/metrics"))[2].decode()
         assert 'inference_cache_hits_total{model="d",version="1.4.0"} 1.0' in metrics
@@ -41,7 +41,7 @@ async def test_the_request_log_is_json_on_stdout_and_complete_after_a_drain(tmp_
         options = ("--request-log", 1, "--drain-delay", 0)
         with running(*options, model=root, stdout=log) as server:
             server.event("ready")
-            context = f"traceparent: 00-{TRACE}-{PARENT}-01\r\n"
+            context = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
             for _ in range(20):
                 await ask(server.port, "POST", INFER, X, context)
             await ask(server.port, "POST", INFER, b"{")
@@ -62,7 +62,7 @@ async def test_spans_reach_a_collector(tmp_path):
         options = {"model": model_directory(tmp_path, mlp()), "environment": environment}
         with running("--drain-delay", 0, **options) as server:
             server.event("ready")
-            await ask(server.port, "POST", INFER, X, f"traceparent: 00-{TRACE}-{PARENT}-01\r\n")
+            await ask(server.port, "POST", INFER, X, {"traceparent": f"00-{TRACE}-{PARENT}-01"})
             server.process.send_signal(signal.SIGTERM)
             assert server.exit_code() == 0
         ((_, request),) = collector.requests

@@ -6,19 +6,28 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+import uvloop
 
 from inference_server.dataplane import DataPlane
 from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection, Peers
+from inference_server.http_connection import HttpConnection
+from inference_server.http_peers import Peers
 from inference_server.messages import ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.result_cache import ResultCache
 from inference_server.tensors import TensorSpec
 
 
+def pytest_asyncio_loop_factories(config, item):
+    """The loops that a test may ask for by name: the server's own is uvloop. A test that asks for none gets the first."""
+    both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    marker = item.get_closest_marker("asyncio")
+    return both if marker is not None and "loop_factories" in marker.kwargs else {"asyncio": both["asyncio"]}
+
+
 async def until(condition):
-    """Wait for a condition, at most two seconds."""
-    async with asyncio.timeout(2):
+    """Wait for a condition, at most ten seconds."""
+    async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 — other threads and the kernel set no asyncio.Event
             await asyncio.sleep(0.001)
 
@@ -37,9 +46,11 @@ class Doubler:
         self.entered = threading.Event()
         self.failure = None
         self.runs = 0
+        self.taken = lambda array: None  # is called with each input
 
     def run(self, outputs, inputs):
         self.runs += 1
+        self.taken(inputs["x"])
         self.entered.set()
         assert self.go.wait(5)
         if self.failure is not None:
@@ -59,10 +70,10 @@ class Client:
 
     async def receive(self):
         """Return `(status, headers, body)` of the next answer."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 2)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)
         first, *lines = head.decode().rstrip().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 2)
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 10)
         return int(first.split()[1]), headers, body
 
     async def closed(self):
@@ -82,7 +93,7 @@ class Loopback:
         cache = ResultCache(cache_bytes, 0, metrics) if cache_bytes else None
         self.dataplane = DataPlane(metrics, cache=cache)
         self.dataplane.announce("m", "1")
-        self.peers = Peers(HttpApi(self.dataplane), max_body_bytes, date=b"today")
+        self.peers = Peers(HttpApi(self.dataplane, max_body_bytes), max_body_bytes, date=b"today")
         self.port = 0
         self._writers = []
 

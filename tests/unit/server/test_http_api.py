@@ -1,11 +1,18 @@
 """Paths, methods and status codes of the protocol, over a real socket."""
 
+import gzip
 import json
+import zlib
 
+import numpy as np
 import pytest
+from backports import zstd
 
 from inference_server.errors import ExecutionFailed, InvalidRequest, NotFound, NotReady
-from inference_server.http_api import parse_target
+from inference_server.http_paths import parse_target
+from inference_server.messages import ModelMetadata
+from inference_server.oip_documents import encode_config
+from inference_server.tensors import TensorSpec
 
 BODY = b'{"id":"7","inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1,2]}]}'
 
@@ -13,7 +20,15 @@ BODY = b'{"id":"7","inputs":[{"name":"x","datatype":"FP32","shape":[2],"data":[1
 @pytest.mark.parametrize(
     ("target", "status", "document"),
     [
-        ("/v2", 200, {"name": "edgemodel-inference-server", "version": "1", "extensions": []}),
+        (
+            "/v2",
+            200,
+            {
+                "name": "edgemodel-inference-server",
+                "version": "1",
+                "extensions": ["binary_tensor_data", "model_configuration", "parameters", "statistics"],
+            },
+        ),
         ("/v2/health/live", 200, {"live": True}),
         ("/v2/health/ready", 200, {"ready": True}),
         ("/v2/models/m/ready", 200, {"name": "m", "ready": True}),
@@ -71,17 +86,17 @@ async def test_infer(loopback, target):
             "POST",
             "/v2/models/m/infer",
             BODY,
-            "Content-Encoding: gzip\r\n",
+            "Content-Encoding: br\r\n",
             415,
-            "Content-Encoding: expected none",
+            "Content-Encoding: expected one of zstd, gzip, deflate, or none; found 'br'",
         ),
         (
             "POST",
             "/v2/models/m/infer",
             BODY,
-            "Inference-Header-Content-Length: 10\r\n",
+            "Inference-Header-Content-Length: 1e3\r\n",
             400,
-            "Inference-Header-Content-Length: binary tensors are not supported",
+            "Inference-Header-Content-Length: expected a number of bytes, found '1e3'",
         ),
     ],
 )
@@ -137,3 +152,156 @@ async def test_an_escaped_slash_belongs_to_the_name():
     assert parse_target(b"/v2/models/a%2Fb").model == "a/b"
     with pytest.raises(NotFound):
         parse_target(b"/v2/models/a/b")
+
+
+def binary(values, **parameters):
+    """A body with binary data and its headers."""
+    raw = np.array(values, np.float32).tobytes()
+    tensor = {
+        "name": "x",
+        "datatype": "FP32",
+        "shape": [len(values)],
+        "parameters": {"binary_data_size": len(raw)},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    return head + raw, f"Inference-Header-Content-Length: {len(head)}\r\n"
+
+
+async def test_binary_data_both_ways(loopback):
+    async with loopback() as server:
+        body, headers = binary([1, np.nan], binary_data_output=True)
+        status, answer, raw = await server.ask("POST", "/v2/models/m/infer", body, headers)
+        length = int(answer["inference-header-content-length"])
+        assert (status, answer["content-type"]) == (200, "application/octet-stream")
+        assert json.loads(raw[:length])["outputs"] == [
+            {"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}
+        ]
+        assert str(np.frombuffer(raw[length:], np.float32)) == "[ 2. nan]"
+
+
+async def test_a_binary_request_may_be_answered_in_json(loopback):
+    async with loopback() as server:
+        status, answer, raw = await server.ask("POST", "/v2/models/m/infer", *binary([1, np.nan]))
+        assert (status, answer["content-type"]) == (200, "application/json")
+        assert json.loads(raw)["outputs"][0]["data"] == [2, None]
+
+
+async def test_a_raw_body_is_answered_with_raw_outputs(loopback):
+    async with loopback() as server:
+        raw = np.array([1, 2, 3], np.float32).tobytes()
+        headers = "Inference-Header-Content-Length: 0\r\n"
+        status, answer, body = await server.ask("POST", "/v2/models/m/infer", raw, headers)
+        length = int(answer["inference-header-content-length"])
+        assert (status, np.frombuffer(body[length:], np.float32).tolist()) == (200, [2, 4, 6])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstd.compress)]
+)
+async def test_an_encoded_body_is_decoded_and_bounded(loopback, encoding, compress):
+    async with loopback(max_body_bytes=100_000) as server:
+        header = f"Content-Encoding: {encoding}\r\n"
+        status, _, body = await server.ask("POST", "/v2/models/m/infer", compress(BODY), header)
+        assert (status, json.loads(body)["outputs"][0]["data"]) == (200, [2, 4])
+        raw, length = binary([1] * 20_000)
+        noise = np.random.default_rng(0).random(20_000, np.float32).tobytes()
+        raw = compress(raw[: -len(noise)] + noise)
+        assert len(raw) > 16 * 1024  # one that is decoded in another thread
+        assert (await server.ask("POST", "/v2/models/m/infer", raw, header + length))[0] == 200
+        bomb = compress(bytes(50_000_000))
+        status, _, body = await server.ask("POST", "/v2/models/m/infer", bomb, header)
+        assert (status, "when decoded" in json.loads(body)["error"]) == (413, True)
+        status, _, body = await server.ask("POST", "/v2/models/m/infer", compress(BODY)[:-1], header)
+        assert status == 400
+        labels = {"model": "m", "version": "1", "protocol": "http"}
+        assert server.sample("inference_requests_total", **labels, code="413") == 1
+        assert server.sample("inference_requests_total", **labels, code="400") == 1
+        assert server.peers.held_bytes == 0
+
+
+@pytest.mark.parametrize("count", [10, 2000, 20_000])
+async def test_an_answer_is_encoded_for_who_asks_and_only_when_that_is_worth_it(loopback, count):
+    async with loopback(max_body_bytes=1_000_000) as server:
+        body, headers = binary([1] * count, binary_data_output=True)
+        plain = await server.ask("POST", "/v2/models/m/infer", body, headers)
+        assert "content-encoding" not in plain[1]
+        status, answer, raw = await server.ask(
+            "POST", "/v2/models/m/infer", body, headers + "Accept-Encoding: gzip;q=1, zstd;q=0.5\r\n"
+        )
+        assert status == 200
+        if count == 10:
+            assert "content-encoding" not in answer
+        else:
+            assert (answer["content-encoding"], answer["vary"]) == ("gzip", "accept-encoding")
+            raw = gzip.decompress(raw)
+        assert raw == plain[2]
+
+
+async def test_what_the_request_says_about_itself_reaches_the_data_plane(loopback):
+    async with loopback() as server:
+        calls = []
+        infer = server.dataplane.infer
+
+        async def listen(call, decode, encode):
+            calls.append((call.protocol, call.trace, call.cache))
+            return await infer(call, decode, encode)
+
+        server.dataplane.infer = listen
+        trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+        for headers in (
+            "",
+            f"traceparent: {trace}\r\n",
+            "Cache-Control: max-age=0, No-Store\r\n",
+            "Cache-Control: no-cache\r\n",
+            "Cache-Control: max-age=3\r\n",
+        ):
+            assert (await server.ask("POST", "/v2/models/m/infer", BODY, headers))[0] == 200
+        assert calls == [
+            ("http", "", True),
+            ("http", trace, True),
+            ("http", "", False),
+            ("http", "", False),
+            ("http", "", True),
+        ]
+
+
+async def test_statistics_count_what_was_answered_and_what_failed(loopback):
+    async with loopback() as server:
+        for body in (BODY, BODY, b"{"):
+            await server.ask("POST", "/v2/models/m/infer", body)
+        for target in ("/v2/models/m/stats", "/v2/models/m/versions/1/stats", "/v2/models/stats"):
+            status, _, body = await server.ask("GET", target)
+            (found,) = json.loads(body)["model_stats"]
+            assert (status, found["name"], found["version"]) == (200, "m", "1")
+            assert (found["inference_count"], found["execution_count"]) == (2, 2)
+            sums = found["inference_stats"]
+            assert {name: sums[name]["count"] for name in sums} == {
+                "success": 2,
+                "fail": 1,
+                "queue": 2,
+                "compute_input": 2,
+                "compute_infer": 2,
+                "compute_output": 2,
+            }
+            assert all(sums[name]["ns"] > 0 for name in ("success", "fail", "compute_infer"))
+            assert found["last_inference"] > 1_700_000_000_000
+            assert [(one["batch_size"], one["compute_infer"]["count"]) for one in found["batch_stats"]] == [
+                (1, 2)
+            ]
+
+
+async def test_configuration_is_tritons(loopback):
+    async with loopback() as server:
+        status, _, body = await server.ask("GET", "/v2/models/m/config")
+        document = json.loads(body)
+        assert (status, document["backend"], document["max_batch_size"]) == (200, "onnxruntime", 0)
+        assert document["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1]}]
+
+
+def test_configuration_leaves_the_batch_axis_out_where_there_are_batches():
+    model = ModelMetadata(
+        "m", "v1", (TensorSpec("x", "BYTES", (-1, 4)),), (), {"batchable": True, "max_batch_size": 8}
+    )
+    document = json.loads(encode_config(model))
+    assert (document["max_batch_size"], document["version_policy"]) == (8, {})
+    assert document["input"] == [{"name": "x", "data_type": "TYPE_STRING", "dims": [4]}]

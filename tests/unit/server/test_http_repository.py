@@ -67,7 +67,7 @@ async def test_what_is_not_the_extensions_is_refused_and_nothing_happens(operati
 async def test_over_http(loopback):
     async with loopback() as server:
         shelf = Shelf()
-        server.peers.handler = HttpApi(server.dataplane, shelf)
+        server.peers.handler = HttpApi(server.dataplane, 4096, shelf)
         status, _, body = await server.ask("POST", "/v2/repository/index")
         assert (status, len(json.loads(body))) == (200, 2)
         assert (await server.ask("POST", "/v2/repository/models/a%2Fb/load"))[0] == 200

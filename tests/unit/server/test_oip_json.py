@@ -7,7 +7,8 @@ import pytest
 
 from inference_server.errors import InvalidRequest
 from inference_server.messages import InferenceResponse, ModelMetadata
-from inference_server.oip_json import decode_request, encode_metadata, encode_response
+from inference_server.oip_documents import encode_metadata
+from inference_server.oip_json import decode_request, encode_response
 from inference_server.tensors import TensorSpec
 
 A, B = TensorSpec("a", "FP32", (-1, 2)), TensorSpec("b", "INT64", (2,))
@@ -27,7 +28,7 @@ def body(**changes):
 
 
 def test_a_request_becomes_arrays_by_name():
-    request = decode_request(body(id="r-1", parameters={"sequence_id": 5}), MODEL)
+    request = decode_request(body(id="r-1", parameters={"anything": 5}), MODEL).request
     assert request.id == "r-1"
     assert request.outputs == ("sum", "difference")
     assert request.inputs["a"].tolist() == [[1.0, 2.0]]
@@ -35,16 +36,18 @@ def test_a_request_becomes_arrays_by_name():
 
 
 def test_outputs_are_selected_in_the_order_asked_for():
-    request = decode_request(body(outputs=[{"name": "difference"}, {"name": "sum", "parameters": {}}]), MODEL)
+    request = decode_request(
+        body(outputs=[{"name": "difference"}, {"name": "sum", "parameters": {}}]), MODEL
+    ).request
     assert request.outputs == ("difference", "sum")
-    assert decode_request(body(outputs=[]), MODEL).outputs == ("sum", "difference")
+    assert decode_request(body(outputs=[]), MODEL).request.outputs == ("sum", "difference")
 
 
 def test_inputs_may_come_in_any_order_and_with_unknown_members():
     document = json.loads(body())
     document["inputs"].reverse()
     document["inputs"][0]["extension"] = {"deep": [1]}
-    assert set(decode_request(json.dumps(document).encode(), MODEL).inputs) == {"a", "b"}
+    assert set(decode_request(json.dumps(document).encode(), MODEL).request.inputs) == {"a", "b"}
 
 
 def one(**changes):
@@ -59,8 +62,9 @@ def one(**changes):
         (b"", "body: expected JSON"),
         (b"{", "body: expected JSON"),
         (b"\xff\xfe", "body: expected JSON"),
-        (b'{"inputs": [NaN]}', "body: expected JSON"),
-        (b'{"inputs": [1e999]}', "body: expected JSON"),
+        (b'{"inputs": [NaN]}', "inputs[0]: expected a finite number; JSON has no NaN"),
+        (b'{"inputs": [{"data": [1, 1e999, 1]}]}', "inputs[0].data[1]: expected a finite number"),
+        (b'{"\\ud800": [NaN]}', "…[0]: expected a finite number"),
         (b"[" * 100_000, "body: expected JSON"),
         (b'{"a":' * 100_000, "body: expected JSON"),
         (b"[]", "body: expected a JSON object"),
@@ -97,13 +101,13 @@ def test_a_bad_body_is_refused_by_its_field(raw, message):
 
 def test_a_response_carries_name_version_id_and_flat_data():
     response = InferenceResponse("m", "3", "r-1", ((SUM, np.array([[1.5, np.nan]], np.float32)),))
-    assert json.loads(encode_response(response)) == {
+    assert json.loads(encode_response(response).body[0]) == {
         "model_name": "m",
         "model_version": "3",
         "id": "r-1",
         "outputs": [{"name": "sum", "datatype": "FP32", "shape": [1, 2], "data": [1.5, None]}],
     }
-    assert "id" not in json.loads(encode_response(InferenceResponse("m", "3", "", ())))
+    assert "id" not in json.loads(encode_response(InferenceResponse("m", "3", "", ())).body[0])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,9 @@ def test_a_response_carries_name_version_id_and_flat_data():
 )
 def test_outputs_of_any_type_and_layout_are_written_in_row_order(array):
     spec = TensorSpec("y", "any", array.shape)
-    written = json.loads(encode_response(InferenceResponse("m", "1", "", ((spec, array),))))["outputs"][0]
+    written = json.loads(encode_response(InferenceResponse("m", "1", "", ((spec, array),))).body[0])[
+        "outputs"
+    ][0]
     assert written["shape"] == list(array.shape)
     assert np.array(written["data"], array.dtype).tolist() == array.reshape(-1).tolist()
 

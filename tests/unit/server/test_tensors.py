@@ -22,6 +22,8 @@ from inference_server.tensors import NUMPY_TYPES, TensorSpec, check_shape, decod
         ("FP16", [0.5, -65504]),
         ("FP32", [0.1, 3.4028234663852886e38]),
         ("FP64", [0.1, 1.7976931348623157e308]),
+        ("FP32", [3.4028235677973362e38, 1e-46]),  # what rounds to the largest, and to 0
+        ("FP32", [2**60 + 1, -(2**63)]),
         ("BYTES", ["", "naïve\0text"]),
     ],
 )
@@ -30,6 +32,9 @@ def test_every_datatype_holds_its_extremes(datatype, values):
     assert array.dtype == NUMPY_TYPES[datatype]
     assert array.tolist() == np.array(values, NUMPY_TYPES[datatype]).tolist()
     assert list(encode_data(array)) == array.tolist()
+    nested = decode_data([[value] for value in values], (2, 1), datatype, "inputs[0]")  # goes another way
+    assert nested.dtype == array.dtype
+    assert nested.tolist() == array.reshape(2, 1).tolist()
 
 
 def test_all_datatypes_of_the_protocol_are_there():
@@ -75,6 +80,12 @@ def test_data_may_be_flat_or_nested_as_the_shape(data, shape):
         ([-1], (1,), "UINT64", "inputs[0].data[0]: expected a value from 0 to 18446744073709551615"),
         ([2**63], (1,), "INT64", "inputs[0].data[0]: expected a value from -9223372036854775808"),
         ([0, 1e39], (2,), "FP32", "inputs[0].data[1]: expected a value from -3.4028234663852886e+38"),
+        (
+            [3.4028235677973366e38],
+            (1,),
+            "FP32",
+            "expected a value from",
+        ),  # halfway to what would be next: rounds up
         ([70000], (1,), "FP16", "inputs[0].data[0]: expected a value from -65504.0 to 65504.0"),
         ([65520.0 - 1e-9, 65520.0], (2,), "FP16", "inputs[0].data"),
         ([[1], 2], (2, 1), "FP32", "inputs[0].data: expected either values or lists at depth 1, found both"),
