@@ -34,6 +34,7 @@ from inference_server.tracing import open_tracer
 from inference_server.watchdog import LoopWatch
 
 if TYPE_CHECKING:
+    from inference_server.grpc_api import GrpcApi
     from inference_server.repository import ModelRepository
     from inference_server.result_cache import ResultCache
 
@@ -109,9 +110,9 @@ class App:
             self.dataplane.announce(self._files.name, self._files.version)
         else:
             self._repository = self._open_repository()
-        self._peers = Peers(
-            HttpApi(self.dataplane, settings.max_body_bytes, self._repository), settings.max_body_bytes
-        )
+        limit = settings.max_body_bytes
+        self._peers = Peers(HttpApi(self.dataplane, limit, self._repository), limit, http2=self._speak_http2)
+        self._grpc: GrpcApi | None = None
         self._loop_watch = LoopWatch()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -154,6 +155,17 @@ class App:
         self._stop.set()
         self.dataplane.draining = True
         self._peers.closing = True
+        for connection in tuple(self._peers.connections):
+            connection.move_on()
+
+    def _speak_http2(self, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
+        # Imported with the first client that speaks gRPC: protobuf, HPACK and ours are 4 MB, which others never need.
+        from inference_server.grpc_api import GrpcApi
+        from inference_server.http2_connection import Http2Connection
+
+        if self._grpc is None:
+            self._grpc = GrpcApi(self.dataplane, self._settings.max_body_bytes, self._repository)
+        Http2Connection.take_over(self._grpc, peers, transport, data)
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()

@@ -35,6 +35,7 @@ WRITE_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 _MAX_HEADERS = 100
 
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Answers up to here leave in one write and one packet; a part of a larger one is not copied to join it.
 _JOINED_BYTES = 64 * 1024
@@ -76,6 +77,8 @@ class HttpConnection(asyncio.Protocol):
         self._in_head = True
         self._paused = False
         self._deaf = False  # nothing that still arrives is looked at
+        # Of the first bytes, while they may be the preface of HTTP/2 (RFC 9113 section 3.4).
+        self._opening: bytes | None = b"" if peers.http2 is not None else None
         self._since = loop.time()
         self._writing_since: float | None = None
         self._writable = asyncio.Event()
@@ -125,6 +128,14 @@ class HttpConnection(asyncio.Protocol):
         """Parse what arrived."""
         if self._deaf:
             return
+        if self._opening is not None:
+            data = self._opening + data
+            self._opening = data if len(data) < len(_PREFACE) and _PREFACE.startswith(data) else None
+            if self._opening is not None:
+                return
+            if data.startswith(_PREFACE):
+                self._hand_over(data)
+                return
         was_busy, was_in_body, body_bytes = self.busy, not self._in_head, self._body_bytes
         if self._in_head:
             if self._head_bytes == 0:
@@ -265,6 +276,9 @@ class HttpConnection(asyncio.Protocol):
         """Whether part of a request has arrived."""
         return not self._deaf and (self._head_bytes > 0 or not self._in_head)
 
+    def move_on(self) -> None:
+        """Nothing: the next answer says `Connection: close`."""
+
     def close_if_idle(self) -> None:
         """Close a connection on which nothing is under way."""
         if self._transport is not None and not self.busy and not self.mid_request:
@@ -309,6 +323,15 @@ class HttpConnection(asyncio.Protocol):
         self._in_head = True
         self._head_bytes = 0
         self._turns.append(_Turn(request, self._keep_alive))
+
+    def _hand_over(self, data: bytes) -> None:
+        """Leave the connection to HTTP/2."""
+        transport = self._transport
+        assert transport is not None
+        assert self._peers.http2 is not None
+        self._peers.connections.discard(self)
+        self._transport, self._deaf = None, True
+        self._peers.http2(self._peers, transport, data)
 
     def _too_large(self, found: str) -> BodyTooLarge:
         return BodyTooLarge(f"body: expected at most {self._peers.max_body_bytes} bytes, found {found}")

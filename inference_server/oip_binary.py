@@ -18,16 +18,20 @@ from inference_server.tensors import DYNAMIC, NUMPY_TYPES, Array, TensorSpec, ch
 Buffer = bytes | memoryview
 
 _LENGTH_BYTES = 4
+_SIZE_IN_JSON = ".parameters.binary_data_size"
 
 
-def decode_raw(raw: memoryview, shape: tuple[int, ...], datatype: str, where: str) -> Array:
+def decode_raw(
+    raw: memoryview, shape: tuple[int, ...], datatype: str, where: str, size_in: str = _SIZE_IN_JSON
+) -> Array:
     """Return the tensor that lies in `raw`, as a view where that is possible; it may be read-only.
 
     Args:
         raw: The tensor's bytes and nothing else.
         shape: A shape that `tensors.check_shape` returned.
         datatype: OIP datatype.
-        where: JSON path of the tensor, for messages.
+        where: Path of the tensor, for messages.
+        size_in: What of it says its size, as the rest of a path.
 
     Raises:
         InvalidRequest: Another number of bytes than the shape takes, a BOOL that is neither 0 nor 1, or an element of
@@ -36,10 +40,10 @@ def decode_raw(raw: memoryview, shape: tuple[int, ...], datatype: str, where: st
     count = math.prod(shape)
     numpy_type = NUMPY_TYPES[datatype]
     if numpy_type.hasobject:
-        return _decode_strings(raw, count, shape, where)
+        return _decode_strings(raw, count, shape, where, size_in)
     if len(raw) != count * numpy_type.itemsize:
         raise InvalidRequest(
-            f"{where}.parameters.binary_data_size: expected {count * numpy_type.itemsize} for shape {list(shape)} "
+            f"{where}{size_in}: expected {count * numpy_type.itemsize} for shape {list(shape)} "
             f"of {datatype}, found {len(raw)}"
         )
     array = np.frombuffer(raw, numpy_type, count)
@@ -97,11 +101,11 @@ def encode_raw(array: Array) -> Buffer:
     return flat.view(np.uint8).data if flat.size else b""
 
 
-def _decode_strings(raw: memoryview, count: int, shape: tuple[int, ...], where: str) -> Array:
+def _decode_strings(raw: memoryview, count: int, shape: tuple[int, ...], where: str, size_in: str) -> Array:
     # Each element takes at least its length: checked before room for them is made.
     if count * _LENGTH_BYTES > len(raw):
         raise InvalidRequest(
-            f"{where}.parameters.binary_data_size: expected at least {count * _LENGTH_BYTES} for {count} elements of "
+            f"{where}{size_in}: expected at least {count * _LENGTH_BYTES} for {count} elements of "
             f"BYTES, found {len(raw)}"
         )
     values: Array = np.empty(count, NUMPY_TYPES["BYTES"])
@@ -116,9 +120,7 @@ def _decode_strings(raw: memoryview, count: int, shape: tuple[int, ...], where: 
             )
         values[index] = _text(raw[start:at], where, index)
     if at != end:
-        raise InvalidRequest(
-            f"{where}.parameters.binary_data_size: expected {at} for {count} elements of BYTES, found {end}"
-        )
+        raise InvalidRequest(f"{where}{size_in}: expected {at} for {count} elements of BYTES, found {end}")
     return values.reshape(shape)
 
 

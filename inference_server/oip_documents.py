@@ -38,8 +38,7 @@ def encode_config(model: ModelMetadata) -> bytes:
     As in Triton, shapes are without their first axis where requests are computed in batches (`max_batch_size` over 0),
     and whole where they are not.
     """
-    batch = int(model.parameters.get("max_batch_size", 0)) if model.parameters.get("batchable") else 0
-    batch = batch if batch > 1 else 0
+    batch = batch_rows(model)
     versions = {"specific": {"versions": [int(model.version)]}} if model.version.isdecimal() else {}
     return orjson.dumps(
         {
@@ -52,6 +51,12 @@ def encode_config(model: ModelMetadata) -> bytes:
             "output": [_configured(spec, batch) for spec in model.outputs],
         }
     )
+
+
+def batch_rows(model: ModelMetadata) -> int:
+    """Return Triton's `max_batch_size`: most rows of a batch, 0 for a model whose requests are computed one by one."""
+    rows = int(model.parameters.get("max_batch_size", 0)) if model.parameters.get("batchable") else 0
+    return rows if rows > 1 else 0
 
 
 def encode_statistics(models: Iterable[tuple[ModelMetadata, ModelStatistics]]) -> bytes:

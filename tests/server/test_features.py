@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+import tritonclient.grpc
 from onnx import helper, numpy_helper
+from tritonclient.utils import InferenceServerException
 
 from tests.server.onnx_models import build, mlp, save, tensor
 from tests.server.process import ask, running
@@ -171,3 +173,29 @@ async def test_no_request_fails_while_another_model_is_loaded_and_unloaded(tmp_p
                 assert (await ask(server.port, "POST", path))[0] == 200
         done.set()
         await asyncio.gather(*clients)
+
+
+def test_the_repository_and_the_cache_by_tritons_grpc_client(tmp_path):
+    root = shelf(tmp_path / "models", a=mlp(0), b=mlp(1))
+    with running("--model-repository", root, "--cache-bytes", 1 << 20) as server:
+        server.event("ready")
+        with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+            assert "model_repository" in client.get_server_metadata().extensions
+            given = tritonclient.grpc.InferInput("x", [1, 64], "FP32")
+            given.set_data_from_numpy(np.ones((1, 64), np.float32))
+            one, again = (client.infer("a", [given]).as_numpy("y") for _ in range(2))
+            assert one.tobytes() == again.tobytes()
+            client.unload_model("a")
+            states = {model.name: model.state for model in client.get_model_repository_index().models}
+            assert states == {"a": "UNAVAILABLE", "b": "READY"}
+            for refused in (
+                lambda: client.infer("a", [given]),
+                lambda: client.load_model("absent"),
+            ):
+                with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+                    refused()
+            with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT"):
+                client.load_model("a", config="{}")
+            client.load_model("a")
+            assert client.is_model_ready("a")
+            assert client.infer("a", [given]).as_numpy("y").tobytes() == one.tobytes()

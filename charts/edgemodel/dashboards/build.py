@@ -26,7 +26,7 @@ MODEL = 'namespace=~"$namespace", name=~"$model"'
 """Selects the operator's series of the chosen models."""
 SERVED = 'namespace=~"$namespace", model=~"$model"'
 """Selects the servers' series of the chosen models."""
-ROUTED = 'proxy=~"${namespace}[.]${model}[.](active|candidate)"'
+ROUTED = 'proxy=~"${namespace}[.]${model}[.](active|candidate)([.]grpc)?"'
 """Selects HAProxy's series of the chosen models."""
 BY_VERSION = "{{model}} {{version}}"
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from edgemodel.gateway.configuration import ACTIVE, CANDIDATE, SPARE, Place, server_line, weight_of
+from edgemodel.gateway.grpc_configuration import GRPC
 from edgemodel.gateway.routes import Route, Server
 from edgemodel.gateway.shadow_configuration import MAP
 
@@ -43,12 +44,15 @@ def changes(old: Iterable[Route], new: Iterable[Route], place: Place) -> tuple[C
     removed: list[str] = []
     for route in new:
         was = before[route.key]
-        for begin, older, newer, tried, extra in (
-            (f"{route.backend}.{ACTIVE}/", was.active, route.active, False, ""),
-            (f"{route.backend}.{CANDIDATE}/", was.candidate, route.candidate, True, ""),
-            (f"{route.backend}.{CANDIDATE}/{SPARE}", was.active, route.active, False, " backup"),
+        for begin, older, newer, tried, by_grpc in (
+            (f"{route.backend}.{ACTIVE}/", was.active, route.active, False, False),
+            (f"{route.backend}.{CANDIDATE}/", was.candidate, route.candidate, True, False),
+            (f"{route.backend}.{CANDIDATE}/{SPARE}", was.active, route.active, False, False),
+            (f"{route.backend}.{ACTIVE}.{GRPC}/", was.active, route.active, False, True),
+            (f"{route.backend}.{CANDIDATE}.{GRPC}/", was.candidate, route.candidate, True, True),
+            (f"{route.backend}.{CANDIDATE}.{GRPC}/{SPARE}", was.active, route.active, False, True),
         ):
-            added += _added(begin, older, newer, route, tried=tried, extra=extra)
+            added += _added(begin, older, newer, route, tried=tried, by_grpc=by_grpc)
             names = [f"{begin}{name}" for name in _names(older) - _names(newer)]
             out = left if older is was.active else gone
             out += [f"set server {name} state maint" for name in sorted(names)]
@@ -89,15 +93,16 @@ def _added(
     route: Route,
     *,
     tried: bool,
-    extra: str,
+    by_grpc: bool,
 ) -> list[str]:
+    extra = " backup" if begin.endswith(SPARE) else ""
     before = {server.name: server for server in old}
     found = []
     for server in new:
         was, path = before.get(server.name), f"{begin}{server.name}"
         if was is None:
             found += [
-                f"add server {path} {server_line(server, route, tried=tried)}{extra}",
+                f"add server {path} {server_line(server, route, tried=tried, by_grpc=by_grpc)}{extra}",
                 f"enable health {path}",
                 f"enable server {path}",
             ]

@@ -1,9 +1,9 @@
 """From routes to the text of HAProxy's configuration and the files that it names. Pure; the same routes give the same text.
 
 A frontend for each model takes what comes by its own port, a common one what comes by path; that one finds the model in a
-map. Both draw whether the candidate gets the request, and hand it to one of the model's two backends. Which pods stand in a
-backend, and the candidate's part, are in here as well, so that a fresh HAProxy begins with the truth; changes of those go by
-its runtime API (``changes``). Written for HAProxy 2.6; each directive is in its Configuration Manual.
+map. Both draw whether the candidate gets the request, and hand it to one of the model's two backends, or of gRPC's two.
+Which pods stand in a backend, and the candidate's part, are in here as well, so that a fresh HAProxy begins with the truth;
+changes of those go by its runtime API (``changes``). Written for HAProxy 2.6; each directive is in its Configuration Manual.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemodel.gateway import grpc_configuration as grpc
 from edgemodel.gateway import shadow_configuration as shadow
 from edgemodel.gateway.pace import FULL
 from edgemodel.gateway.routes import Access, Route, Server
@@ -27,6 +28,12 @@ check, so that the retries of the very request come to an active pod."""
 ACTIVE, CANDIDATE = "active", "candidate"
 _DRAWN = "{ rand(100),sub(txn.weight) lt 0 }"
 """The candidate gets this request."""
+_WHOLE = "    # A request is sent again only if all of it is still here.\n    option http-buffer-request\n"
+_OF_CANDIDATE = """\
+    option allbackups
+    # All of its pods may die at once, each with connections that look alive until they are used.
+    retries 6
+"""
 SPARE = "spare-"
 """Begins the name of an active pod's entry in the candidate's backend."""
 
@@ -91,6 +98,8 @@ def files(routes: Iterable[Route], place: Place, certificate: str = "") -> dict[
     found = {
         "weights.map": _map([(ENDING, "0"), *((route.backend, str(route.weight)) for route in routes)]),
     }
+    if routes:
+        found[grpc.NAMES] = _map((server_name(route), route.backend) for route in routes)
     if any(route.shadow_percent for route in routes):
         shadows = ((route.backend, str(route.shadow)) for route in routes if route.shadow_percent)
         found[shadow.MAP] = _map(shadows)
@@ -123,14 +132,15 @@ def authorities_file(access: Access) -> str:
     return f"authorities-{_short(access.client_ca or '')}.pem"
 
 
-def server_line(server: Server, route: Route, *, tried: bool = False) -> str:
+def server_line(server: Server, route: Route, *, tried: bool = False, by_grpc: bool = False) -> str:
     """Return address and options of a server, as configuration and runtime API both take them.
 
-    ``tried`` marks a candidate's own pod in the candidate's backend.
+    ``tried`` marks a candidate's own pod in the candidate's backend, ``by_grpc`` a pod in one of gRPC's.
     """
     address = f"[{server.address}]" if ":" in server.address else server.address
     limit = f" maxconn {route.max_inflight}" if route.max_inflight else ""
-    return f"{address}:{server.port} {TRIED if tried else CHECK}{limit} weight {weight_of(server, route)}"
+    check = grpc.CHECK if by_grpc else TRIED if tried else CHECK
+    return f"{address}:{server.port} {check}{limit} weight {weight_of(server, route)}"
 
 
 def weight_of(server: Server, route: Route) -> int:
@@ -147,8 +157,9 @@ def _configuration(routes: tuple[Route, ...], place: Place, *, tls: bool) -> str
             _defaults(),
             _exporter(place),
             _again(),
+            grpc.again(),
             *(_by_port(route, place) for route in routes),
-            _by_path(place, tls=tls, shadowed=shadowed),
+            _by_path(place, tls=tls, shadowed=shadowed, models=bool(routes)),
             *([shadow.frontend(place.meeting, active=ACTIVE, candidate=CANDIDATE)] if shadowed else []),
             *(_backends(route, place) for route in routes),
         ]
@@ -186,8 +197,6 @@ defaults
     timeout http-keep-alive 60s
     # After a reload a connection is closed behind its next answer, never under a request.
     option idle-close-on-response
-    # A request is sent again only if all of it is still here.
-    option http-buffer-request
     # An inference changes nothing: it may be asked of another pod.
     option redispatch 1
     retries 3
@@ -250,7 +259,9 @@ def _by_port(route: Route, place: Place) -> str:
 frontend {route.backend}
     bind {place.at(route.port)}
     http-request set-var(txn.weight) str({route.backend}),map_str_int({place.weights},0)
-{part}    use_backend again if {_followed(place)}
+{part}    use_backend again.{grpc.GRPC} if {grpc.IS_GRPC} {_followed(place)}
+    use_backend again if {_followed(place)}
+{grpc.choice(route.backend, _DRAWN, active=ACTIVE, candidate=CANDIDATE)}\
     use_backend {route.backend}.{CANDIDATE} if {_DRAWN}
 {copied}    default_backend {route.backend}.{ACTIVE}
 """
@@ -261,7 +272,7 @@ def _copies(place: Place, key: str, backend: str) -> tuple[str, str]:
     return shadow.part(place.folder, key), shadow.choice(place.max_connections, backend)
 
 
-def _by_path(place: Place, *, tls: bool, shadowed: bool) -> str:
+def _by_path(place: Place, *, tls: bool, shadowed: bool, models: bool) -> str:
     secure = (
         f"    bind {place.at(place.https_port)} ssl crt-list {place.folder}/certificates.list alpn h2,http/1.1\n"
         if tls
@@ -269,29 +280,33 @@ def _by_path(place: Place, *, tls: bool, shadowed: bool) -> str:
     )
     body = json.dumps({"error": "gateway: no such model here; expected /<namespace>/<name>/v2/..."})
     missing = f"http-request return status 404 content-type application/json string '{body}'"
-    first = "!{ var(txn.again) -m found }"
+    first, plain = "!{ var(txn.again) -m found }", f"!{grpc.NAMED}"
     part, copied = _copies(place, "var(txn.route)", "%[var(txn.route)]") if shadowed else ("", "")
+    lead = grpc.choice("%[var(txn.route)]", _DRAWN, active=ACTIVE, candidate=CANDIDATE, condition=grpc.NAMED)
     return f"""\
 frontend by-path
     bind {place.at(place.http_port)}
 {secure}    # By TLS it answers itself: who shows a certificate would show it to nobody else.
     http-request set-var(txn.again) int(1) if !{{ ssl_fc }} {_followed(place)}
+{grpc.at_entry(place.folder, first) if models else ""}\
     http-request set-var(txn.namespace) path,field(2,/)
     http-request set-var(txn.name) path,field(3,/)
-    http-request set-var-fmt(txn.route) %[var(txn.namespace)].%[var(txn.name)]
-    {missing} if {first} !{{ var(txn.route),map_str_int({place.weights}) -m found }}
-    http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1 if {first}
+    http-request set-var-fmt(txn.route) %[var(txn.namespace)].%[var(txn.name)] if {plain}
+    {missing} if {first} {plain} !{{ var(txn.route),map_str_int({place.weights}) -m found }}
+    http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1 if {first} {plain}
     # What else a pod answers, its metrics say, is nobody's business out here.
-    {missing} if {first} !{{ path /v2 }} !{{ path_beg /v2/ }}
+    {missing} if {first} {plain} !{{ path /v2 }} !{{ path_beg /v2/ }}
     http-request set-var(txn.weight) var(txn.route),map_str_int({place.weights},0)
-{part}    use_backend again if {{ var(txn.again) -m found }}
+{part}    use_backend again.{grpc.GRPC} if {grpc.NAMED} {{ var(txn.again) -m found }}
+    use_backend again if {{ var(txn.again) -m found }}
+{lead}\
     use_backend %[var(txn.route)].{CANDIDATE} if {_DRAWN}
 {copied}    use_backend %[var(txn.route)].{ACTIVE}
 """
 
 
 def _backends(route: Route, place: Place) -> str:
-    rules = _rules(route, place)
+    rules = "".join(f"    {line}\n" for line in _rules(route, place))
     active = "".join(_server(server, route) for server in route.active)
     candidate = "".join(_server(server, route, tried=True) for server in route.candidate)
     # Where the candidate's pods are gone the version that is known to be good takes their part.
@@ -303,63 +318,79 @@ def _backends(route: Route, place: Place) -> str:
     return f"""\
 backend {route.backend}.{ACTIVE}
     log global
-{rules}{active}
+{_WHOLE}{rules}{active}
 backend {route.backend}.{CANDIDATE}
     log global
-{rules}    option allbackups
-    # All of its pods may die at once, each with connections that look alive until they are used.
-    retries 6
-{candidate}{spare}{copied}"""
+{_WHOLE}{rules}{_OF_CANDIDATE}{candidate}{spare}{_by_grpc(route, place)}{copied}"""
 
 
-def _server(server: Server, route: Route, *, tried: bool = False, backup: bool = False) -> str:
+def _by_grpc(route: Route, place: Place) -> str:
+    rules = _rules(route, place, by_grpc=True)
+    active = "".join(_server(server, route, by_grpc=True) for server in route.active)
+    candidate = "".join(_server(server, route, by_grpc=True) for server in route.candidate)
+    spare = "".join(_server(server, route, backup=True, by_grpc=True) for server in route.active)
+    return grpc.backend(f"{route.backend}.{ACTIVE}", rules, active) + grpc.backend(
+        f"{route.backend}.{CANDIDATE}", rules, candidate + spare, _OF_CANDIDATE
+    )
+
+
+def _server(
+    server: Server, route: Route, *, tried: bool = False, backup: bool = False, by_grpc: bool = False
+) -> str:
     name = f"{SPARE}{server.name}" if backup else server.name
-    return f"    server {name} {server_line(server, route, tried=tried)}{' backup' if backup else ''}\n"
+    line = server_line(server, route, tried=tried, by_grpc=by_grpc)
+    return f"    server {name} {line}{' backup' if backup else ''}\n"
 
 
-def _rules(route: Route, place: Place) -> str:
+def _rules(route: Route, place: Place, *, by_grpc: bool = False) -> list[str]:
     lines = [f"timeout queue {max(1, round(route.queue_seconds * 1000))}ms"]
+    if by_grpc and (route.access is not None or route.max_inflight):
+        lines.append(grpc.TYPED)
     if route.access is not None:
-        lines += _guard(route.access, route, place)
+        lines += _guard(route.access, route, place, outer=by_grpc, by_grpc=by_grpc)
         if route.access.closed or route.access.tokens == ():
-            return "".join(f"    {line}\n" for line in lines)  # nobody gets any further
+            return lines  # nobody gets any further
     if route.max_inflight:
-        body = json.dumps({"error": "gateway: too many requests wait already; try again"})
-        lines.append(
-            f"http-request return status 503 content-type application/json string '{body}' hdr Retry-After 1 "
-            f"if {{ queue ge {max(1, route.queue_limit)} }}"
-        )
+        full = f"if {{ queue ge {max(1, route.queue_limit)} }}"
+        text = "too many requests wait already; try again"
+        lines.append(_refusal(503, text, full, " hdr Retry-After 1", by_grpc=by_grpc))
     if route.sticky:
         # Nothing to remember: the same after a reload, and in every pod of the gateway.
         lines += ["balance source", "hash-type consistent"]
-    return "".join(f"    {line}\n" for line in lines)
+    return lines
 
 
-def _guard(access: Access, route: Route, place: Place, *, outer: bool = False) -> list[str]:
+def _refusal(code: int, text: str, condition: str, header: str = "", *, by_grpc: bool = False) -> str:
+    if by_grpc:
+        return grpc.refusal(code, text, condition)
+    body = json.dumps({"error": f"gateway: {text}"})
+    answer = f"http-request return status {code} content-type application/json string '{body}'{header}"
+    return f"{answer} {condition}".rstrip()
+
+
+def _guard(
+    access: Access, route: Route, place: Place, *, outer: bool = False, by_grpc: bool = False
+) -> list[str]:
     """Return the lines that say who may call; ``outer`` where nobody can have been looked at before."""
     passed = f" or {shadow.INNER}" if route.shadow_percent and not outer else ""
-
-    def refusal(code: int, text: str, condition: str, header: str = "") -> str:
-        body = json.dumps({"error": f"gateway: {text}"})
-        answer = f"http-request return status {code} content-type application/json string '{body}'{header}"
-        return f"{answer} {condition}".rstrip()
-
     if access.closed:
-        return [refusal(403, "nobody may call this model: its access Secret is missing or empty", "")]
+        text = "nobody may call this model: its access Secret is missing or empty"
+        return [_refusal(403, text, "", by_grpc=by_grpc)]
     lines = []
     if access.tokens is not None:
         listed = f"{place.folder}/{tokens_file(access)}"
         known = f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {listed} }}{passed}"
         text, bearer = "a bearer token is needed that this model knows", ' hdr WWW-Authenticate "Bearer"'
-        lines.append(refusal(401, text, known if access.tokens else "", bearer))
+        lines.append(_refusal(401, text, known if access.tokens else "", bearer, by_grpc=by_grpc))
         if not access.tokens:
             return lines
     if access.client_ca is not None:
         lines.append(
-            refusal(
+            _refusal(
                 403,
                 f"a client certificate is needed, by TLS and the server name {server_name(route)}",
                 f"unless {{ ssl_fc_sni -m str {server_name(route)} }} {{ ssl_c_used }} {{ ssl_c_verify 0 }}{passed}",
+                by_grpc=by_grpc,
             )
         )
     # What let the caller in is not the model's business.

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgemodel.gateway import runtime
 from edgemodel.gateway.configuration import Place
+from edgemodel.gateway.grpc_configuration import GRPC
 from edgemodel.gateway.haproxy import HAProxy
 from edgemodel.gateway.runtime import CommandRefused
 
@@ -99,14 +100,23 @@ class LostNodes(asyncio.DatagramProtocol):
             if silent[name]:
                 await self._end(self._place.runtime_socket, f"shutdown sessions server {name}")
         news = [name for name in lost if name not in self._told]
+        for name in news:
+            # Its gRPC is looked at seldom, and multiplexed: whoever waits there waits for the same node.
+            await self._end(self._place.runtime_socket, f"shutdown sessions server {_by_grpc(name)}")
         for worker in await self._haproxy.leaving() if news else ():
-            for name in news:
+            for name in (*news, *map(_by_grpc, news)):
                 await self._end(self._place.master_socket, f"@!{worker} shutdown sessions server {name}")
         self._told |= set(news)
 
     async def _end(self, at: str, command: str) -> None:
         with contextlib.suppress(CommandRefused):  # it is gone meanwhile
             await runtime.order(at, command)
+
+
+def _by_grpc(name: str) -> str:
+    """Return the same pod's entry in the backend for gRPC."""
+    backend, _, server = name.partition("/")
+    return name if backend.endswith(f".{GRPC}") else f"{backend}.{GRPC}/{server}"
 
 
 def silent_servers(stat: str) -> dict[str, int]:

@@ -2,19 +2,21 @@
 
 Promises: a pod that is to get nothing, because it is going or not ready, gets nothing from here; HAProxy is told only what
 it does not have yet, so that pods that are alike cost no command, and a worker that follows after a reload is told again.
-Only active versions are looked at: a candidate's slowness is the rollout's to judge. A model with ``sticky`` is left alone.
+HTTP and gRPC are judged apart; a model is asked about gRPC's pods once it had such a request. Only active versions are
+looked at: a candidate's slowness is the rollout's to judge. A model with ``sticky`` is left alone.
 """
 
 import asyncio
 import csv
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import Gauge
 
 from edgemodel.gateway import runtime
 from edgemodel.gateway.configuration import ACTIVE, Place
+from edgemodel.gateway.grpc_configuration import GRPC
 from edgemodel.gateway.pace import FULL, Pace, Seen, Turn
 from edgemodel.gateway.routes import Route
 
@@ -23,7 +25,9 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS, SOON_SECONDS = 0.5, 0.1
 TOGETHER = 50
 """Models that are asked for by one command; each pod is about half a kilobyte of answer."""
-_SERVERS_AND_BACKEND = 6
+_SERVERS_AND_BACKEND, _BACKEND_ALONE = 6, 2
+LOOKS_FOR_GRPC = 10
+"""Every so many looks it is asked which models have had a request by gRPC."""
 _BACKEND = "BACKEND"
 
 
@@ -42,6 +46,10 @@ class Pacing:
     ) -> None:
         self._place, self._routes, self._telling, self._slow = place, routes, telling, slow
         self._paces: dict[str, Pace] = {}
+        """By backend."""
+        self._by_grpc: set[str] = set()
+        """Backends of gRPC that have had a request."""
+        self._looks = 0
 
     async def follow(self) -> None:
         """Look on and on."""
@@ -66,29 +74,35 @@ class Pacing:
         for route in self._routes():
             if _taking(route) <= after.get(route.key, set()):
                 continue
-            pace = self._paces.pop(route.key, None)
-            for name in pace.slow if pace is not None else ():
-                if name in after.get(route.key, ()):
-                    await self._order(route, name, FULL)
+            for backend in _backends(route):
+                pace = self._paces.pop(backend, None)
+                for name in pace.slow if pace is not None else ():
+                    if name in after.get(route.key, ()):
+                        await self._order(backend, name, FULL)
 
     async def look(self, now: float) -> bool:
         """Look at all models that have a choice of pods; return whether to look again soon."""
-        routes = {
-            route.key: route for route in self._routes() if len(_taking(route)) > 1 and not route.sticky
+        routes = [route for route in self._routes() if len(_taking(route)) > 1 and not route.sticky]
+        await self._look_for_grpc(routes)
+        looked_at = {
+            backend: route
+            for route in routes
+            for backend in _backends(route)
+            if backend in self._by_grpc or not backend.endswith(GRPC)
         }
-        self._paces = {key: self._paces.get(key) or Pace() for key in routes}
+        self._paces = {backend: self._paces.get(backend) or Pace() for backend in looked_at}
         turns: dict[str, tuple[Turn, dict[str, int]]] = {}
-        keys = list(routes)
-        for begin in range(0, len(keys), TOGETHER):
-            found = await self._ask(routes[key] for key in keys[begin : begin + TOGETHER])
-            for key in keys[begin : begin + TOGETHER]:
-                route = routes[key]
-                rows = found.get(f"{route.backend}.{ACTIVE}", {})
+        backends = list(looked_at)
+        for begin in range(0, len(backends), TOGETHER):
+            together = backends[begin : begin + TOGETHER]
+            found = await self._ask(together, _SERVERS_AND_BACKEND)
+            for backend in together:
+                route, rows = looked_at[backend], found.get(backend, {})
                 waiting = int(rows.pop(_BACKEND, {}).get("qcur") or 0)
                 seen = [one for name, row in rows.items() if name in _taking(route) and (one := _seen(row))]
                 limit = route.queue_limit if route.max_inflight else None
-                turn = self._paces[key].look(now, seen, waiting=waiting, limit=limit)
-                turns[key] = turn, {one.name: one.weight for one in seen}
+                turn = self._paces[backend].look(now, seen, waiting=waiting, limit=limit)
+                turns[backend] = turn, {one.name: one.weight for one in seen}
         self._slow.set(sum(len(pace.slow) for pace in self._paces.values()))
         if any(turn.clear for turn, _ in turns.values()):
             await runtime.order(self._place.runtime_socket, "clear counters")
@@ -96,30 +110,46 @@ class Pacing:
             await self._tell(turns)
         return any(turn.soon for turn, _ in turns.values())
 
+    async def _look_for_grpc(self, routes: Sequence[Route]) -> None:
+        """Learn which models get gRPC, now and then."""
+        self._looks += 1
+        if self._looks % LOOKS_FOR_GRPC:
+            return
+        all_of_them = [f"{route.backend}.{ACTIVE}.{GRPC}" for route in routes]
+        self._by_grpc &= set(all_of_them)
+        unknown = [backend for backend in all_of_them if backend not in self._by_grpc]
+        for begin in range(0, len(unknown), TOGETHER):
+            found = await self._ask(unknown[begin : begin + TOGETHER], _BACKEND_ALONE)
+            self._by_grpc |= {
+                backend for backend, rows in found.items() if int(rows.get(_BACKEND, {}).get("stot") or 0)
+            }
+
     async def _tell(self, turns: dict[str, tuple[Turn, dict[str, int]]]) -> None:
         async with self._telling:
             # Others may have had it change something while it was looked at.
             for route in self._routes():
-                turn, had = turns.get(route.key, (Turn({}), {}))
-                for name in sorted(
-                    _taking(route) & turn.weights.keys(), key=lambda name: -turn.weights[name]
-                ):
-                    if turn.weights[name] != had[name] and route.key in self._paces:
-                        await self._order(route, name, turn.weights[name])
+                for backend in _backends(route):
+                    turn, had = turns.get(backend, (Turn({}), {}))
+                    names = _taking(route) & turn.weights.keys()
+                    for name in sorted(names, key=turn.weights.__getitem__, reverse=True):
+                        if turn.weights[name] != had[name] and backend in self._paces:
+                            await self._order(backend, name, turn.weights[name])
 
-    async def _order(self, route: Route, name: str, weight: int) -> None:
-        await runtime.order(
-            self._place.runtime_socket, f"set weight {route.backend}.{ACTIVE}/{name} {weight}"
-        )
+    async def _order(self, backend: str, name: str, weight: int) -> None:
+        await runtime.order(self._place.runtime_socket, f"set weight {backend}/{name} {weight}")
 
-    async def _ask(self, routes: Iterable[Route]) -> dict[str, dict[str, dict[str, str]]]:
+    async def _ask(self, backends: Iterable[str], kinds: int) -> dict[str, dict[str, dict[str, str]]]:
         """Return HAProxy's words by backend and server (Management Guide 2.6, section 9.1)."""
-        commands = (f"show stat {route.backend}.{ACTIVE} {_SERVERS_AND_BACKEND} -1" for route in routes)
+        commands = (f"show stat {backend} {kinds} -1" for backend in backends)
         told = await runtime.ask(self._place.runtime_socket, ";".join(commands))
         found: dict[str, dict[str, dict[str, str]]] = {}
         for row in _rows(told):
             found.setdefault(row["pxname"], {})[row["svname"]] = row
         return found
+
+
+def _backends(route: Route) -> tuple[str, str]:
+    return f"{route.backend}.{ACTIVE}", f"{route.backend}.{ACTIVE}.{GRPC}"
 
 
 def _rows(text: str) -> Iterator[dict[str, str]]:

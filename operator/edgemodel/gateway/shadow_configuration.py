@@ -81,7 +81,8 @@ def backend(name: str, folder: str, guard: Iterable[str]) -> str:
     rules = "".join(f"    {line}\n" for line in guard)
     return f"""
 backend {name}.{SHADOW}
-{rules}    http-request del-header x-edgemodel- -m beg
+{rules}    option http-buffer-request
+    http-request del-header x-edgemodel- -m beg
     http-request set-header {ROUTE} {name}
     http-request set-header {CLIENT} %[src]
     option httpchk GET {HEALTH}

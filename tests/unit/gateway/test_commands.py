@@ -1,5 +1,6 @@
 """What HAProxy is told when pods and weights change: in an order in which no request goes wrong."""
 
+import re
 from dataclasses import replace
 
 from edgemodel.gateway.changes import apart_from_shapes, changes, settled
@@ -13,7 +14,7 @@ PLACE = Place("/state")
 
 def told(old: Route, new: Route) -> list[str]:
     found = changes([old], [new], PLACE)
-    texts = [command.text.partition(" check ")[0] for command in found if not command.tidying]
+    texts = [re.split(" proto | check ", command.text)[0] for command in found if not command.tidying]
     assert all(command.text.startswith("del server ") for command in found if command.tidying)
     assert [command.tidying for command in found] == sorted(command.tidying for command in found)
     return texts
@@ -31,12 +32,26 @@ def test_a_pod_that_came_is_added_and_stands_by_for_the_candidate() -> None:
         "add server vision.detector.candidate/spare-pod-c 10.42.0.3:8080",
         "enable health vision.detector.candidate/spare-pod-c",
         "enable server vision.detector.candidate/spare-pod-c",
+        "add server vision.detector.active.grpc/pod-c 10.42.0.3:8080",
+        "enable health vision.detector.active.grpc/pod-c",
+        "enable server vision.detector.active.grpc/pod-c",
+        "add server vision.detector.candidate.grpc/spare-pod-c 10.42.0.3:8080",
+        "enable health vision.detector.candidate.grpc/spare-pod-c",
+        "enable server vision.detector.candidate.grpc/spare-pod-c",
     ]
+
+
+def test_the_same_pod_is_a_server_of_either_protocol() -> None:
+    texts = [command.text for command in changes([ROUTE], [replace(ROUTE, active=(A, C))], PLACE)]
+    added = [text for text in texts if text.startswith("add server ")]
+    assert [" proto h2 " in text for text in added] == [False, False, True, True]
+    assert [text.endswith(" backup") for text in added] == [False, True, False, True]
 
 
 def test_a_pod_that_is_going_gets_weight_0_and_one_that_is_back_gets_all_of_it() -> None:
     going = replace(ROUTE, active=(replace(A, taking=False),))
-    weights = [f"set weight vision.detector.{name} " for name in ("active/pod-a", "candidate/spare-pod-a")]
+    names = ("active/pod-a", "candidate/spare-pod-a", "active.grpc/pod-a", "candidate.grpc/spare-pod-a")
+    weights = [f"set weight vision.detector.{name} " for name in names]
     assert told(ROUTE, going) == [f"{text}0" for text in weights]
     assert told(going, ROUTE) == [f"{text}64" for text in weights]
 
@@ -50,8 +65,10 @@ def test_in_a_promotion_the_old_version_leaves_before_the_weight_falls() -> None
     order = [
         "enable server vision.detector.active/pod-b",
         "set server vision.detector.active/pod-a state maint",
+        "set server vision.detector.active.grpc/pod-a state maint",
         "set map /state/weights.map vision.detector 0",
         "set server vision.detector.candidate/pod-b state maint",
+        "set server vision.detector.candidate.grpc/pod-b state maint",
     ]
     assert [text for text in texts if text in order] == order
 
@@ -60,6 +77,7 @@ def test_in_a_rollback_the_weight_falls_before_the_candidate_leaves() -> None:
     assert told(ROUTE, replace(ROUTE, candidate=(), weight=0)) == [
         "set map /state/weights.map vision.detector 0",
         "set server vision.detector.candidate/pod-b state maint",
+        "set server vision.detector.candidate.grpc/pod-b state maint",
     ]
 
 

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from edgemodel.gateway.configuration import Place
 from edgemodel.gateway.pace import FULL
-from edgemodel.gateway.pacing import LOOK_SECONDS, Pacing
+from edgemodel.gateway.pacing import LOOK_SECONDS, LOOKS_FOR_GRPC, Pacing
 from edgemodel.gateway.routes import Route, Server
 from tests.simulators.response_times import Told
 
 A, B, C = (Server(f"pod-{letter}", f"10.42.0.{number}", 8080) for number, letter in enumerate("abc", 1))
 ROUTE = Route("vision", "detector", 20001, active=(A, B, C))
-_COLUMNS = "# pxname,svname,qcur,scur,status,req_tot,rtime,rtime_max,uweight,econ,eresp,wretr,"
+_COLUMNS = "# pxname,svname,qcur,scur,status,req_tot,rtime,rtime_max,uweight,econ,eresp,wretr,stot,"
 
 
 class Talk:
@@ -30,6 +30,7 @@ class Talk:
         self.down: set[str] = set()
         self.asked: list[str] = []
         self.told: list[str] = []
+        self.by_grpc = 0
         self.place = Place(str(folder))
         self.telling = asyncio.Lock()
         self.slow = Gauge("slow", "-", registry=CollectorRegistry())
@@ -40,15 +41,16 @@ class Talk:
         command = (await reader.read()).decode().strip()
         if command.startswith("show stat"):
             self.asked.append(command)
+            backend = command.split()[2]
             rows = [
-                f"vision.detector.active,{it.name},0,{it.inflight},"
+                f"{backend},{it.name},0,{it.inflight},"
                 f"{'DOWN' if it.name in self.down else 'UP' if it.weight else 'DRAIN'},"
-                f"{it.seen.answers},{it.seen.mean_ms},{it.seen.longest_ms},{it.weight},0,0,{it.failures},"
+                f"{it.seen.answers},{it.seen.mean_ms},{it.seen.longest_ms},{it.weight},0,0,{it.failures},9,"
                 for it in self.servers.values()
             ]
             writer.write(
                 "\n".join(
-                    [_COLUMNS, *rows, "vision.detector.active,BACKEND,0,0,UP,9,1,1,9,0,0,0,", ""]
+                    [_COLUMNS, *rows, f"{backend},BACKEND,0,0,UP,9,1,1,9,0,0,0,{self.by_grpc},", ""]
                 ).encode()
             )
         else:
@@ -81,9 +83,26 @@ async def talking() -> AsyncIterator[Talk]:
 
 async def test_of_pods_that_are_alike_nothing_is_told() -> None:
     async with talking() as talk:
-        await talk.looks(10)
-        assert talk.asked == ["show stat vision.detector.active 6 -1"] * 10
+        await talk.looks(LOOKS_FOR_GRPC - 1)
+        assert talk.asked == ["show stat vision.detector.active 6 -1"] * (LOOKS_FOR_GRPC - 1)
         assert talk.told == []
+
+
+async def test_pods_are_asked_about_grpc_once_somebody_has_asked_them_by_it() -> None:
+    async with talking() as talk:
+        await talk.looks(LOOKS_FOR_GRPC)
+        assert talk.asked[-2] == "show stat vision.detector.active.grpc 2 -1"
+        assert sum(".grpc" in command for command in talk.asked) == 1
+        talk.by_grpc = 1
+        await talk.looks(LOOKS_FOR_GRPC)
+        assert talk.asked[-1] == (
+            "show stat vision.detector.active 6 -1;show stat vision.detector.active.grpc 6 -1"
+        )
+        talk.routes = ()
+        await talk.looks(LOOKS_FOR_GRPC)
+        talk.routes = (ROUTE,)
+        await talk.looks(1)
+        assert talk.asked[-1] == "show stat vision.detector.active 6 -1"
 
 
 async def test_where_there_is_no_choice_nothing_is_asked() -> None:

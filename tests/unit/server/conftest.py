@@ -1,6 +1,7 @@
 """A server of this process on loopback, with a model that is a Python function."""
 
 import asyncio
+import functools
 import threading
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,8 @@ import pytest
 import uvloop
 
 from inference_server.dataplane import DataPlane
+from inference_server.grpc_api import GrpcApi
+from inference_server.http2_connection import Http2Connection
 from inference_server.http_api import HttpApi
 from inference_server.http_connection import HttpConnection
 from inference_server.http_peers import Peers
@@ -93,7 +96,12 @@ class Loopback:
         cache = ResultCache(cache_bytes, 0, metrics) if cache_bytes else None
         self.dataplane = DataPlane(metrics, cache=cache)
         self.dataplane.announce("m", "1")
-        self.peers = Peers(HttpApi(self.dataplane, max_body_bytes), max_body_bytes, date=b"today")
+        self.peers = Peers(
+            HttpApi(self.dataplane, max_body_bytes),
+            max_body_bytes,
+            date=b"today",
+            http2=functools.partial(Http2Connection.take_over, GrpcApi(self.dataplane, max_body_bytes)),
+        )
         self.port = 0
         self._writers = []
 
