@@ -5,6 +5,7 @@ for when it ends.
 """
 
 import logging
+import sys
 
 from inference_server import golden
 from inference_server.cgroup import cpu_limit
@@ -14,6 +15,10 @@ from inference_server.model_directory import ModelFiles
 from inference_server.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# A session that has computed gets the GIL back after so long at most, while the event loop parses; Python's own 5 ms would
+# leave it idle for longer than many a run takes. Measured in docs/adr/0021-inference-engine.md.
+_SWITCH_SECONDS = 0.0005
 
 
 class Activation:
@@ -43,6 +48,8 @@ class Activation:
             # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
             told = [failure.message for failure in result.failures]
             logger.error("golden samples failed", extra={"fields": {"model": files.name, "failures": told}})
+        if not plan.inline:
+            sys.setswitchinterval(_SWITCH_SECONDS)
         self._dataplane.add(model, plan, result)
         return {
             "model": files.name,

@@ -65,6 +65,10 @@ class Calibrated(Protocol):
         """A size with which the model runs for axes that it leaves open; None when none was found."""
 
     @property
+    def has_loops(self) -> bool:
+        """Whether the size of a request does not tell its price; such a model is never computed inline."""
+
+    @property
     def load_seconds(self) -> float:
         """Time that opening it again will probably take."""
 
@@ -142,9 +146,10 @@ def calibrate(
         costs=tuple((elements, seconds) for _, elements, seconds in costs),
     )
     full = _seconds(costs, plan.batch_rows)
-    if full <= INLINE_SECONDS and pinned.sessions in (None, 1):
+    may_inline = pinned.sessions in (None, 1) and not model.has_loops
+    if may_inline and full <= INLINE_SECONDS:
         return replace(plan, inline=True, sessions=1)
-    if costs[0][2] <= INLINE_SECONDS and cpus == 1 and pinned.sessions in (None, 1):
+    if may_inline and costs[0][2] <= INLINE_SECONDS and cpus == 1:
         # With one CPU a thread buys nothing: smaller batches, and none of its cost.
         within = max(rows for rows, _, seconds in costs if seconds <= INLINE_SECONDS)
         return replace(plan, inline=True, sessions=1, batch_rows=min(plan.batch_rows, within))

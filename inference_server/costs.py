@@ -22,6 +22,11 @@ class Costs:
         self._elements = [elements for elements, _ in points]
         self._seconds = [seconds for _, seconds in points]
         self._factor = 1.0
+        self._spread = 0.0  # mean distance of a run from its estimate, as a share of it
+
+    def at_most(self, elements: int) -> float:
+        """Return what a run takes unless it is unusually slow: the estimate and twice its usual error."""
+        return self.seconds(elements) * (1 + 2 * self._spread)
 
     def seconds(self, elements: int) -> float:
         """Return the estimate for a run with so many elements; 0 when nothing is known."""
@@ -49,4 +54,5 @@ class Costs:
             return
         ratio = seconds * self._factor / max(self.seconds(elements), 1e-9)
         ratio = min(max(ratio, self._factor / _STEP), self._factor * _STEP)
+        self._spread += _WEIGHT * (abs(ratio / self._factor - 1) - self._spread)
         self._factor += _WEIGHT * (ratio - self._factor)

@@ -116,7 +116,7 @@ class DataPlane:
         """
         name = model.metadata.name
         if name in self._slots:
-            raise ValueError(f"model {name!r} is being served already")
+            raise ValueError(f"model {name!r} is being served already; remove it first")
         slot = self._slots[name] = ModelSlot(
             model, plan or Plan(), golden, self.metrics, self._most_waiting, self._most_decoded_bytes
         )

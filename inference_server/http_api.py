@@ -27,6 +27,7 @@ from inference_server.http_paths import Target, parse_target
 from inference_server.http_repository import Repository
 from inference_server.messages import Call, InferenceRequest, InferenceResponse, ModelMetadata
 from inference_server.oip_json import Encoded, decode_request, encode_response
+from inference_server.oip_layouts import Layouts
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class HttpApi:
         self._repository = repository
         self._max_body_bytes = max_body_bytes
         self._targets: dict[bytes, Target] = {}
+        self._layouts = Layouts()
         # One body at a time grows in another thread, so that the memory of decoded bodies is that of one.
         self._decoding = asyncio.Lock()
         self._get: dict[str, Callable[[Target], Response]] = {
@@ -148,7 +150,7 @@ class HttpApi:
             trace=headers.get(b"traceparent", b"").decode("latin-1"),
             cache=not _refuses_cache(headers.get(b"cache-control", b"")),
         )
-        exchange = _Exchange(body, header_length)
+        exchange = _Exchange(body, header_length, self._layouts)
         del body  # a decoded one is in nobody's account: it lives until the arrays are made
         encoded = await self._dataplane.infer(call, exchange.decode, exchange.encode)
         cached = _CACHED[call.cached]
@@ -243,15 +245,16 @@ class HttpApi:
 class _Exchange:
     """One inference: remembers between decoding and encoding how the client wants its outputs."""
 
-    __slots__ = ("_binary", "_body", "_header_length")
+    __slots__ = ("_binary", "_body", "_header_length", "_layouts")
 
-    def __init__(self, body: Buffer, header_length: int | None) -> None:
+    def __init__(self, body: Buffer, header_length: int | None, layouts: Layouts) -> None:
+        self._layouts = layouts
         self._body: Buffer = body
         self._header_length = header_length
         self._binary: frozenset[str] = frozenset()
 
     def decode(self, model: ModelMetadata) -> InferenceRequest:
-        decoded = decode_request(self._body, model, self._header_length)
+        decoded = decode_request(self._body, model, self._header_length, self._layouts)
         self._body = b""  # what of it is still needed, the arrays hold
         self._binary = decoded.binary
         return decoded.request

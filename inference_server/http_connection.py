@@ -10,7 +10,6 @@ a `Handler`. Why not a ready-made server: docs/adr/0007-http-server.md.
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
 from typing import cast
 
 import httptools
@@ -18,7 +17,7 @@ import httptools
 from inference_server.eager import begin
 from inference_server.errors import BodyTooLarge, HeaderTooLarge, InvalidRequest, RequestError
 from inference_server.http_body import LARGE_BYTES, BodyReceiver, LargeBody
-from inference_server.http_messages import Request, Response, head
+from inference_server.http_messages import Request, Response, Turn, head
 from inference_server.http_peers import MAX_CONNECTIONS, Peers
 
 logger = logging.getLogger(__name__)
@@ -43,15 +42,6 @@ _JOINED_BYTES = 64 * 1024
 _LOOKED_AT = frozenset({b"content-length", b"expect"})
 
 
-@dataclass(slots=True)
-class _Turn:
-    """A request waiting to be answered, or the error that stands in its place."""
-
-    request: Request | None
-    keep_alive: bool
-    error: RequestError | None = None
-
-
 class HttpConnection(asyncio.Protocol):
     """One accepted connection."""
 
@@ -61,7 +51,7 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._looked_at = peers.handler.looks_at | _LOOKED_AT
         self._transport: asyncio.Transport | None = None
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[Turn] = deque()
         self._answering = False
         self._task: asyncio.Task[None] | None = None  # what answers, once it has to wait
         self._current: Request | None = None
@@ -81,6 +71,7 @@ class HttpConnection(asyncio.Protocol):
         self._opening: bytes | None = b"" if peers.http2 is not None else None
         self._since = loop.time()
         self._writing_since: float | None = None
+        self._unread_bytes = 0
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -103,6 +94,7 @@ class HttpConnection(asyncio.Protocol):
         self._turns.clear()
         self._large = None
         self._release(self._held_bytes)
+        self._forget_unread()
         if self._task is not None:
             self._task.cancel()
 
@@ -115,14 +107,18 @@ class HttpConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """Note that the peer does not read."""
+        """Note that the peer does not read; what waits for it is in memory as bodies are."""
         self._writing_since = self._loop.time()
         self._writable.clear()
+        if self._transport is not None:
+            self._unread_bytes = self._transport.get_write_buffer_size()
+            self._peers.held_bytes += self._unread_bytes
 
     def resume_writing(self) -> None:
         """Note that it reads again."""
         self._writing_since = None
         self._writable.set()
+        self._forget_unread()
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
@@ -322,7 +318,7 @@ class HttpConnection(asyncio.Protocol):
         self._current = None
         self._in_head = True
         self._head_bytes = 0
-        self._turns.append(_Turn(request, self._keep_alive))
+        self._turns.append(Turn(request, self._keep_alive))
 
     def _hand_over(self, data: bytes) -> None:
         """Leave the connection to HTTP/2."""
@@ -345,6 +341,10 @@ class HttpConnection(asyncio.Protocol):
         self._held_bytes -= count
         self._peers.held_bytes -= count
 
+    def _forget_unread(self) -> None:
+        self._peers.held_bytes -= self._unread_bytes
+        self._unread_bytes = 0
+
     def _refuse(self, error: RequestError) -> None:
         """Answer the unfinished request with an error, after those before it, and read no further."""
         self._deaf = True
@@ -353,13 +353,16 @@ class HttpConnection(asyncio.Protocol):
         if self._large is not None:
             self._release(self._large.charged)
             self._large = None
-        self._turns.append(_Turn(self._current, False, error))
+        self._turns.append(Turn(self._current, False, error))
         self._current = None
 
     async def _answer(self) -> None:
         """Answer everything whose turn has come."""
         try:
             while self._turns and self._transport is not None:
+                if self._writing_since is not None:
+                    await self._writable.wait()
+                    continue
                 turn = self._turns.popleft()
                 if turn.error is not None:
                     response = self._peers.handler.refuse(turn.request, turn.error)
@@ -373,10 +376,8 @@ class HttpConnection(asyncio.Protocol):
                     self._finish(lingering=turn.error is not None)
                     return
                 if self._turns:
-                    # One segment may hold thousands of requests: others get their turn in between, and answers that the
-                    # peer does not read do not pile up here.
+                    # One segment may hold thousands of requests: others get their turn in between.
                     await asyncio.sleep(0)
-                    await self._writable.wait()
         except asyncio.CancelledError:
             if self._transport is not None:
                 raise

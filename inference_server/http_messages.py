@@ -46,6 +46,15 @@ class Response:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+@dataclass(slots=True)
+class Turn:
+    """A request waiting to be answered, or the error that stands in its place."""
+
+    request: Request | None
+    keep_alive: bool
+    error: RequestError | None = None
+
+
 class Handler(Protocol):
     """What a connection calls."""
 

@@ -5,12 +5,10 @@ Blocks, and imports onnxruntime: call it from a thread, after the socket listens
 
 import logging
 import time
-from dataclasses import replace
 
 from inference_server.calibration import Pinned, calibrate, uncalibrated
 from inference_server.model import Model
 from inference_server.model_directory import ModelFiles
-from inference_server.onnx_file import has_loops
 from inference_server.plan import Plan
 from inference_server.settings import Settings
 
@@ -38,9 +36,6 @@ def load(files: ModelFiles, settings: Settings, cpus: int) -> tuple[Model, Plan]
     started = time.monotonic()
     plan = calibrate(model, pinned, cpus)
     model.measure()
-    if plan.inline and has_loops(files.entry):
-        # Cheap on calibration's values says nothing of others, and a long run would stop the event loop.
-        plan = replace(plan, inline=False)
     logger.info(
         "calibrated",
         extra={

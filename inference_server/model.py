@@ -21,7 +21,7 @@ from inference_server.example_inputs import example, open_sizes
 from inference_server.messages import ModelMetadata
 from inference_server.model_directory import ModelFiles
 from inference_server.onnx_errors import is_about_memory, out_of_memory, plain
-from inference_server.onnx_file import check_external_data
+from inference_server.onnx_file import check_external_data, has_loops
 from inference_server.onnx_session import open_session
 from inference_server.resident import give_back, resident_bytes
 from inference_server.tensors import DYNAMIC, Array, TensorSpec
@@ -53,6 +53,7 @@ class Model:
         digest: Digest of the artifact's manifest, or "".
         threads: Threads that one run uses.
         open_size: A size with which the model runs for axes that it leaves open; None when none was found.
+        has_loops: Whether what it computes depends on values, so that the size of a request does not tell its price.
         load_seconds: Time the load and the warm-up took.
         memory_bytes: Growth of this process's resident memory from before the load until `measure` was last called; shared
             pages included.
@@ -77,6 +78,7 @@ class Model:
         self._resident = resident_bytes()
         check_memory(files, memory_limit())
         check_external_data(files)
+        self.has_loops = has_loops(files)
         self._files, self._providers, self._low_memory = files, tuple(providers), low_memory
         self._open(threads)
         session = self._session

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from inference_server.inline_scheduler import InlineScheduler
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
@@ -86,7 +87,8 @@ class ModelSlot:
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
         self._queue_duration = metrics.queue_duration.labels(*self.labels)
         self._batch_size = metrics.batch_size.labels(*self.labels)
-        self.scheduler = Scheduler(model.run, plan, self, most_waiting)
+        kind = InlineScheduler if plan.inline else Scheduler
+        self.scheduler: Scheduler = kind(model.run, plan, self, most_waiting)
         self._show()
         self.used = time.monotonic()
         self.longest_run = max((seconds for _, seconds in plan.costs), default=0.0)

@@ -16,6 +16,7 @@ import orjson
 from inference_server.errors import InvalidRequest
 from inference_server.messages import InferenceRequest, InferenceResponse, ModelMetadata
 from inference_server.oip_binary import Buffer, decode_raw, decode_whole, encode_raw
+from inference_server.oip_layouts import Layouts
 from inference_server.oip_parameters import binary_size, flag, parameters_of, timeout_seconds
 from inference_server.tensors import Array, TensorSpec, check_shape, decode_data, encode_data
 
@@ -55,7 +56,9 @@ class Encoded:
     header_length: int | None = None
 
 
-def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None = None) -> Decoded:
+def decode_request(
+    body: Buffer, model: ModelMetadata, header_length: int | None = None, layouts: Layouts | None = None
+) -> Decoded:
     """Return the request in `body`, checked against the model.
 
     Args:
@@ -63,6 +66,7 @@ def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None
         model: The model it is for.
         header_length: Bytes of JSON at its start, the rest being binary data; None for JSON alone, 0 for a body that is
             the one input of the model and nothing else, whose outputs are wanted as binary data too.
+        layouts: What is known of requests with binary data; None parses each.
 
     Raises:
         InvalidRequest: Malformed JSON, or a field that does not fit; the message names it.
@@ -77,7 +81,9 @@ def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None
                 f"found {header_length}"
             )
         whole = memoryview(body)
-        text, binary = whole[:header_length], whole[header_length:]
+        text, binary = bytes(whole[:header_length]), whole[header_length:]
+        if layouts is not None and (found := layouts.find(text, binary, model)) is not None:
+            return Decoded(*found)
     document = _parse(text)
     request_id = document.get("id")
     if request_id is None:
@@ -91,7 +97,10 @@ def decode_request(body: Buffer, model: ModelMetadata, header_length: int | None
         timeout = timeout_seconds(parameters, "parameters")
         all_binary = flag(parameters, "binary_data_output", "parameters") or False
     names, wanted = _outputs(document.get("outputs"), model, all_binary)
-    return Decoded(InferenceRequest(inputs, names, request_id, timeout), wanted)
+    request = InferenceRequest(inputs, names, request_id, timeout)
+    if layouts is not None and binary:
+        layouts.keep(bytes(text), binary, model, request, wanted)
+    return Decoded(request, wanted)
 
 
 def encode_response(response: InferenceResponse, binary: frozenset[str] = _NOTHING) -> Encoded:

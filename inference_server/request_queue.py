@@ -148,7 +148,7 @@ class RequestQueue:
         if self._most_rows > rows and elements:
             waiting = sum(group.elements for group in self._groups.values())
             elements = min(elements + waiting, elements * self._most_rows // rows)
-        return self.costs.seconds(elements)
+        return self.costs.at_most(elements)
 
     def predicted_wait(self, elements: int, now: float) -> float:
         """Return the seconds before a run with a request of this size would begin."""
@@ -281,10 +281,11 @@ class RequestQueue:
 
     def _expire(self, batch: Batch, now: float) -> bool:
         """Take those out of the queue that cannot be answered in time with this batch; return whether there are any."""
+        ends = now + self.costs.at_most(batch.elements)
         late = [
             piece.request
             for piece in batch.pieces
-            if piece.request.deadline is not None and piece.request.deadline < now + batch.expected
+            if piece.request.deadline is not None and piece.request.deadline < ends
         ]
         for waiting in late:
             self.forget(waiting)

@@ -1,9 +1,9 @@
-"""Runs one model for the requests that wait for it, on the event loop's thread or on threads of its own.
+"""Runs one model for the requests that wait for it, on threads of its own.
 
 Promises that every request that was let in gets outputs or a `RequestError`, by its deadline if it has one; that no more
-than `plan.sessions` runs are under way; that an idle session takes what waits without asking the event loop; and that one
-request's failure is not another's: a shared run that fails is repeated for each by itself. Who is let in, what is taken and
-when is decided by `request_queue`.
+than `plan.sessions` runs are under way; and that an idle session takes what waits without asking the event loop. Who is let
+in, what is taken and when is decided by `request_queue`; what is cheaper on the event loop's own thread is computed by
+`inline_scheduler`.
 
 Threads: requests are added, cancelled and answered on the event loop's thread. The queue is behind a lock; sessions' threads
 take from it and hand their results to the loop, one call for each run.
@@ -11,36 +11,23 @@ take from it and hand their results to the loop, one call for each run.
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 from inference_server.costs import Costs
-from inference_server.errors import DeadlineExceeded, ExecutionFailed, NotFound, Overloaded, RequestError
-from inference_server.merging import join, key_of, merge, rows_of, split
+from inference_server.errors import DeadlineExceeded, NotFound, Overloaded, RequestError
+from inference_server.merging import join, key_of, rows_of
 from inference_server.messages import Call, InferenceRequest
 from inference_server.plan import Plan
-from inference_server.request_queue import Batch, Piece, RequestQueue, Waiting
+from inference_server.request_queue import Batch, RequestQueue, Waiting
+from inference_server.runs import Done, Run, compute
 from inference_server.tensors import Array
 from inference_server.thermal_curve import pause_after, slowed
 
-logger = logging.getLogger(__name__)
-
 MOST_WAITING = 1024
 """Most requests that may wait for one model; connections are bounded by twice that."""
-_INLINE_SECONDS = 0.002
-"""After so much computing the event loop gets to read and write before the next run."""
-_REST_SECONDS = 0.004
-"""Pauses between short runs are put together up to this: timers count in milliseconds."""
-_LONELY = 8
-"""After so many ticks with one request each, requests are computed as they come, without waiting for the tick's end …"""
-_AT_ONCE = 64
-"""… so many times; then one tick is waited for, to see whether it brings more."""
-
-Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
 
 
 class Watcher(Protocol):
@@ -51,15 +38,6 @@ class Watcher(Protocol):
 
     def waited(self, seconds: float) -> None:
         """Note that a request waited so long before its run."""
-
-
-@dataclass(slots=True)
-class _Done:
-    """What came of a batch: outputs for each piece, or an error."""
-
-    batch: Batch
-    results: Sequence[list[Array] | RequestError]
-    seconds: float
 
 
 class Scheduler:
@@ -78,15 +56,11 @@ class Scheduler:
         self._watcher = watcher
         self._queue = RequestQueue(plan, Costs(plan.costs), most_waiting)
         self._closed = False
-        self._due = False  # a flush is scheduled
-        self._lonely = 0  # ticks in a row that brought one request
-        self._at_once = 0  # requests that may still be computed without waiting for the tick's end
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._idle = 0
         self._allowed = plan.sessions
         self._share = 1.0  # of its time that an allowed session computes
-        self._rest = 0.0  # seconds of pauses that are due after runs on the loop
         self._cool = threading.Event()  # set when pauses are over for good
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,8 +114,6 @@ class Scheduler:
         """
         if self._closed:
             raise NotFound("the model has just been unloaded")
-        if self.plan.inline:
-            return await self._compute_inline(request, deadline, call)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Array]] = loop.create_future()
         waiting = self._waiting(request, deadline, future)
@@ -190,34 +162,6 @@ class Scheduler:
 
     # --- on the event loop's thread ---
 
-    async def _compute_inline(
-        self, request: InferenceRequest, deadline: float | None, call: Call | None
-    ) -> list[Array]:
-        if self._at_once and not self._due and self._share >= 1:
-            self._at_once -= 1
-            started = time.monotonic()
-            arrays = self._run(request.outputs, request.inputs)
-            seconds = time.monotonic() - started
-            if call is not None:
-                call.note(started, started, seconds, 1)
-            self._watcher.ran(1, seconds)
-            self._watcher.waited(0.0)
-            return arrays
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Array]] = loop.create_future()
-        waiting = self._waiting(request, deadline, future)
-        waiting.call = call
-        self._admit(waiting)
-        if not self._due:
-            self._due = True
-            loop.call_soon(self._flush)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self._forget(waiting)
-            self._check_emptied()
-            raise
-
     def _waiting(
         self, request: InferenceRequest, deadline: float | None, future: "asyncio.Future[list[Array]]"
     ) -> Waiting:
@@ -238,39 +182,7 @@ class Scheduler:
             raise Overloaded(reason)
         self._queue.push(waiting)
 
-    def _flush(self) -> None:
-        """Compute what was parsed in this tick."""
-        queue, until = self._queue, time.monotonic() + _INLINE_SECONDS
-        self._due = False
-        while True:
-            now = time.monotonic()
-            batch, _ = queue.take(now)
-            if queue.expired:
-                self._tell_expired()
-            if batch is None:
-                break
-            self._note_company(len(batch.pieces) + len(queue))
-            done = self._compute(batch)
-            queue.ended(batch, done.seconds)
-            self._deliver(done)
-            self._rest += pause_after(done.seconds, self._share)
-            if self._rest >= _REST_SECONDS:
-                self._due = True
-                asyncio.get_running_loop().call_later(self._rest, self._flush)
-                self._rest = 0.0
-                break
-            if len(queue) and time.monotonic() >= until:
-                self._due = True
-                asyncio.get_running_loop().call_soon(self._flush)
-                break
-
-    def _note_company(self, requests: int) -> None:
-        """Learn how many requests come together: who is alone need not wait for others."""
-        self._lonely = self._lonely + 1 if requests == 1 else 0
-        if self._lonely >= _LONELY:
-            self._lonely, self._at_once = _LONELY - 1, _AT_ONCE
-
-    def _deliver(self, done: _Done) -> None:
+    def _deliver(self, done: Done) -> None:
         batch, watcher = done.batch, self._watcher
         watcher.ran(batch.rows, done.seconds)
         for piece, result in zip(batch.pieces, done.results, strict=True):
@@ -315,46 +227,6 @@ class Scheduler:
             _answer(waiting, _too_late())
         self._check_emptied()
 
-    # --- on any thread ---
-
-    def _compute(self, batch: Batch) -> _Done:
-        batch.thread = threading.get_ident()
-        started = time.monotonic()
-        results = self._results(batch.pieces)
-        return _Done(batch, results, time.monotonic() - started)
-
-    def _results(self, pieces: list[Piece]) -> Sequence[list[Array] | RequestError]:
-        """Return the outputs, or the error, for each piece."""
-        outputs = pieces[0].request.outputs
-        try:
-            if len(pieces) == 1 and pieces[0].rows == pieces[0].request.rows:
-                return [self._run(outputs, pieces[0].request.inputs)]
-            arrays = self._run(
-                outputs, merge([(piece.request.inputs, piece.first, piece.rows) for piece in pieces])
-            )
-            parts = split(arrays, [piece.rows for piece in pieces])
-            if parts is not None:
-                return parts
-            logger.error("outputs have other first axes than inputs", extra={"fields": {"outputs": outputs}})
-            if len(pieces) == 1:
-                return [
-                    ExecutionFailed(
-                        "the model's answer has another first axis than the request; send fewer rows"
-                    )
-                ]
-        except RequestError as error:
-            if len(pieces) == 1:
-                return [error]
-        except MemoryError:
-            if len(pieces) == 1:
-                return [Overloaded("out of memory for this request; send a smaller batch or try later")]
-        except Exception:
-            # A bug of ours must not end a session's thread: logged whole, told without detail.
-            logger.exception("a run failed unexpectedly")
-            return [ExecutionFailed("internal error; the server's log has the details")] * len(pieces)
-        # One of them is at fault, and the others must not be told so.
-        return [result for piece in pieces for result in self._results([piece])]
-
     # --- on sessions' threads ---
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -367,7 +239,8 @@ class Scheduler:
 
     def _session(self) -> None:
         while (batch := self._next()) is not None:
-            done = self._compute(batch)
+            batch.thread = threading.get_ident()
+            done = compute(self._run, batch)
             with self._work:
                 self._queue.ended(batch, done.seconds)
             self._on_loop(self._deliver, done)

@@ -147,8 +147,26 @@ def test_what_is_known_about_the_server_and_its_model(client):
     metadata = client.get_model_metadata("pair", "1")
     assert (metadata["name"], metadata["versions"], len(metadata["inputs"])) == ("pair", ["1"], 2)
     config = client.get_model_config("pair")
-    assert (config["backend"], config["max_batch_size"]) == ("onnxruntime", 0)
-    assert config["input"][0] == {"name": "a", "data_type": "TYPE_FP32", "dims": [-1, 2]}
+    # The first axis is a batch axis: as in Triton, shapes of the configuration are without it.
+    assert (config["backend"], config["max_batch_size"]) == (
+        "onnxruntime",
+        metadata["parameters"]["max_batch_size"],
+    )
+    assert config["input"][0] == {"name": "a", "data_type": "TYPE_FP32", "dims": [2]}
+
+
+def test_statistics(client):
+    def sums():
+        return client.get_inference_statistics("pair", "1")["model_stats"][0]["inference_stats"]
+
+    before = sums()
+    client.infer("pair", pair())
+    with pytest.raises(InferenceServerException):
+        client.infer("pair", pair()[:1])
+    after = sums()
+    assert after["success"]["count"] == before["success"]["count"] + 1
+    assert after["fail"]["count"] == before["fail"]["count"] + 1
+    assert after["compute_infer"]["ns"] > before["compute_infer"]["ns"]
 
 
 def test_parameters(client):

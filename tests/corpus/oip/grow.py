@@ -19,6 +19,7 @@ import numpy as np
 from inference_server.errors import InvalidRequest
 from inference_server.messages import ModelMetadata
 from inference_server.oip_json import decode_request
+from inference_server.oip_layouts import Layouts
 from inference_server.tensors import NUMPY_TYPES, TensorSpec
 
 HERE = Path(__file__).parent
@@ -37,6 +38,7 @@ MODEL = ModelMetadata(
     (TensorSpec("y", "FP32", (-1,)), TensorSpec("z", "FP32", (-1,))),
 )
 ONE_INPUT = ModelMetadata("r", "1", (TensorSpec("x", "FP16", (-1, 3)),), MODEL.outputs)
+LAYOUTS = Layouts()
 WORDS = [
     *(b"NaN", b"-Infinity", b"1e999", b"null", b"true", b"-1", b"1.5", b"9223372036854775808", b"[]", b"{}", b"[[", b"{"),
     *(b'"', b'"\\ud800"', b"\xff", b'"binary_data_size":3,', b'"parameters":{"timeout":-1},', b'"sequence_id":7,'),
@@ -126,7 +128,7 @@ def refusal(case: bytes) -> str:
     length, body = int.from_bytes(case[:4], "little"), case[4:]
     model = ONE_INPUT if length == 0 else MODEL
     try:
-        request = decode_request(body, model, None if length == JSON_ALONE else length).request
+        request = decode_request(body, model, None if length == JSON_ALONE else length, LAYOUTS).request
     except InvalidRequest as error:
         return told(str(error))
     assert set(request.inputs) == {spec.name for spec in model.inputs}

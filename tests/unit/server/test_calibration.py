@@ -10,7 +10,7 @@ from inference_server.messages import ModelMetadata
 from inference_server.model import Model
 from inference_server.model_directory import find_model
 from inference_server.tensors import TensorSpec
-from tests.server.onnx_models import build, identity, mlp, save, sum_and_difference, tensor
+from tests.server.onnx_models import build, identity, loop, mlp, save, sum_and_difference, tensor
 
 
 class Simulated:
@@ -26,7 +26,7 @@ class Simulated:
         )
         self.seconds, self.load_seconds = seconds, load_seconds
         self.threads, self.now, self.opened = 1, 0.0, []
-        self.open_size = 1
+        self.open_size, self.has_loops = 1, False
         self.runs = 0
 
     def run(self, outputs, inputs):
@@ -59,6 +59,14 @@ def test_a_tiny_model_is_computed_inline_in_batches():
     plan = found(Simulated(tiny))
     assert (plan.inline, plan.batchable, plan.batch_rows, plan.sessions) == (True, True, 64, 1)
     assert plan.costs[0] == (4, pytest.approx(0.0000105))
+
+
+def test_a_model_whose_price_lies_in_values_is_never_computed_inline(tmp_path):
+    model = Simulated(tiny)
+    model.has_loops = True
+    assert not found(model).inline
+    assert real(tmp_path, loop()).has_loops
+    assert not real(tmp_path, mlp()).has_loops
 
 
 def test_a_model_that_gains_by_batches_gets_large_ones_on_threads():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from inference_server.cgroup import cpu_limit, memory_limit
+from inference_server.cgroup import cpu_limit, memory_limit, share_of_memory
 from inference_server.errors import MissingExternalData
 from inference_server.logs import (
     TERMINATION_MESSAGE_BYTES,
@@ -56,6 +56,11 @@ def test_without_a_limit_all_cpus_count(tmp_path, files):
 )
 def test_memory_limit(tmp_path, files, limit):
     assert memory_limit(write(tmp_path, **files)) == limit
+
+
+def test_inputs_get_a_quarter_of_the_memory_at_most(tmp_path):
+    assert share_of_memory(1000, tmp_path) == 1000
+    assert share_of_memory(1000, write(tmp_path, memory_DOT_max="2000")) == 500
 
 
 def test_a_log_record_is_one_line_of_json():

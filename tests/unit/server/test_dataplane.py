@@ -1,15 +1,25 @@
 """The data plane without any protocol: counting, readiness, and how many compute at a time."""
 
 import asyncio
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from inference_server.dataplane import DataPlane
-from inference_server.errors import ExecutionFailed, InvalidRequest, NotFound, NotReady
-from inference_server.messages import Call, InferenceRequest
+from inference_server.errors import (
+    DeadlineExceeded,
+    ExecutionFailed,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Overloaded,
+)
+from inference_server.messages import Call, GoldenResult, InferenceRequest
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
+from inference_server.tensors import check_shape
 from tests.unit.server.conftest import Doubler, until
 
 
@@ -127,3 +137,95 @@ async def test_decoded_inputs_in_memory_are_bounded_and_one_is_always_served():
 
     await plane.infer(Call("http", "m", None), large, encode)
     await plane.infer(Call("http", "m", None), decode, encode)
+
+
+def named(name, version="1"):
+    model = Doubler()
+    model.metadata = replace(Doubler.metadata, name=name, version=version)
+    return model
+
+
+async def test_several_models_are_served_side_by_side():
+    plane = DataPlane(Metrics())
+    for name in ("a", "b"):
+        plane.announce(name, "1")
+    plane.add(named("a"))
+    assert not plane.ready
+    assert plane.model_ready("a", None)
+    assert not plane.model_ready("b", None)
+    plane.add(named("b", "2"), golden=GoldenResult("Pass", 1, 1))
+    assert plane.ready
+    assert plane.names == ("a", "b")
+    response = await plane.infer(Call("http", "b", "2"), decode, encode)
+    assert (response.model_name, response.model_version) == ("b", "2")
+    assert sample(plane, "inference_requests_total", model="b", version="2", protocol="http", code="200") == 1
+    assert plane.golden("b", None).outcome == "Pass"
+    with pytest.raises(NotFound, match="expected one of 'a', 'b'"):
+        await plane.infer(Call("http", "c"), decode, encode)
+    with pytest.raises(ValueError, match="remove it first"):
+        plane.add(named("a"))
+    await plane.close()
+
+
+async def test_a_model_that_is_removed_ends_what_it_has_and_is_forgotten():
+    plane = DataPlane(Metrics())
+    model, other = named("a"), named("b")
+    model.go.clear()
+    plane.add(model)
+    plane.add(other)
+    asked = asyncio.create_task(plane.infer(Call("http", "a"), decode, encode))
+    await until(lambda: model.runs == 1)
+    removing = asyncio.create_task(plane.remove("a"))
+    await asyncio.sleep(0)
+    with pytest.raises(NotFound):
+        await plane.infer(Call("http", "a"), decode, encode)
+    assert not removing.done()
+    model.go.set()
+    assert (await asked).model_name == "a"
+    await removing
+    await plane.remove("a")
+    assert sample(plane, "inference_model_info", model="a", version="1", digest=model.digest) is None
+    assert (await plane.infer(Call("http", "b"), decode, encode)).model_name == "b"
+    plane.add(named("a", "2"))
+    assert (await plane.infer(Call("http", "a"), decode, encode)).model_version == "2"
+    await plane.close()
+
+
+async def test_a_requests_own_timeout_and_its_calls_deadline_both_hold(plane):
+    def hurried(metadata):
+        return InferenceRequest({"x": np.ones(1, np.float32)}, ("y",), timeout=-1.0)
+
+    with pytest.raises((DeadlineExceeded, Overloaded)):
+        await plane.infer(Call("http", "m"), hurried, encode)
+    with pytest.raises(DeadlineExceeded):
+        await plane.infer(Call("grpc", "m", deadline=time.monotonic() - 1), decode, encode)
+    labels = {"model": "m", "version": "1"}
+    assert sample(plane, "inference_requests_total", **labels, protocol="grpc", code="504") == 1
+    await plane.infer(Call("grpc", "m", deadline=time.monotonic() + 60), decode, encode)
+
+
+async def test_waiting_and_computing_are_told_apart(plane):
+    await plane.infer(Call("http", "m"), decode, encode)
+    labels = {"model": "m", "version": "1"}
+    assert sample(plane, "inference_queue_duration_seconds_count", **labels) == 1
+    assert sample(plane, "inference_batch_size_sum", **labels) == 1
+    assert sample(plane, "inference_compute_sessions", **labels) == 1
+
+
+async def test_clients_see_how_a_model_is_computed():
+    plane = DataPlane(Metrics())
+    plane.add(Doubler(), Plan(batchable=True, batch_rows=8, inline=True, queue_delay=0.001))
+    parameters = plane.metadata("m", None).parameters
+    assert (parameters["max_batch_size"], parameters["inline"], parameters["batchable"]) == (8, True, True)
+    assert parameters["max_queue_delay_microseconds"] == 1000
+
+
+async def test_what_memory_has_no_room_for_is_refused_by_its_announced_shape():
+    plane = DataPlane(Metrics(), decoded_bytes=4000)
+    plane.add(Doubler(), Plan(batchable=True, row_bytes=8))
+    (spec,) = plane.metadata("m", None).inputs
+    assert check_shape([500], spec, "inputs[0]") == (500,)
+    with pytest.raises(InvalidRequest, match=r"inputs\[0\].shape\[0\]: expected at most 500 rows"):
+        check_shape([501], spec, "inputs[0]")
+    with pytest.raises(InvalidRequest, match="expected at most 1000 elements"):
+        check_shape([0, 2**40], replace(spec, shape=(-1, -1), most_rows=0), "inputs[0]")

@@ -63,8 +63,35 @@ class Talker:
 
     looks_at = frozenset()
 
+    def __init__(self):
+        self.asked = 0
+
     async def handle(self, request):
-        return Response(200, (b"x" * 50_000,))
+        self.asked += 1
+        return Response(200, (b"x" * 50_000, b"y" * 50_000))
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+async def test_who_asks_and_never_reads_is_not_answered_without_end(loopback):
+    async with loopback(max_body_bytes=1_000_000) as server:
+        server.peers.handler = talker = Talker()
+        client = await server.connect()
+        for asked in range(1, 1000):
+            await client.send(LIVE)
+            await until(lambda asked=asked: talker.asked == asked or server.peers.held_bytes)
+            if server.peers.held_bytes:
+                break
+        (connection,) = server.peers.connections
+        assert talker.asked < 1000
+        assert server.peers.held_bytes >= 64 * 1024  # unread answers count as bodies do
+        answered = talker.asked
+        for _ in range(50):
+            await client.send(LIVE)
+        await until(lambda: connection.busy)
+        assert talker.asked == answered
+        for _ in range(answered + 50):
+            assert (await client.receive())[0] == 200
+        assert server.peers.held_bytes == 0
 
 
 async def test_answers_that_nobody_reads_do_not_pile_up(loopback):

@@ -16,6 +16,7 @@ from inference_server.errors import (
     NotFound,
     Overloaded,
 )
+from inference_server.inline_scheduler import InlineScheduler
 from inference_server.messages import InferenceRequest
 from inference_server.plan import Plan
 from inference_server.scheduler import Scheduler
@@ -42,6 +43,10 @@ class Tripler:
         if (x < 0).any():
             raise self.failure
         return [x * 3 for _ in outputs]
+
+
+def scheduler_of(run, how, *rest):
+    return (InlineScheduler if how.inline else Scheduler)(run, how, *rest)
 
 
 class Notes:
@@ -92,7 +97,7 @@ async def held(model, scheduler):
 
 @pytest.mark.parametrize("how", [plan(), plan(sessions=3), INLINE, Plan(), Plan(inline=True)])
 async def test_everybody_gets_the_answer_to_what_they_asked(model, how):
-    scheduler = Scheduler(model.run, how, Notes())
+    scheduler = scheduler_of(model.run, how, Notes())
     tasks = await started(
         scheduler, *(request(*range(number, number + 1 + number % 3)) for number in range(60))
     )
@@ -103,7 +108,7 @@ async def test_everybody_gets_the_answer_to_what_they_asked(model, how):
 
 async def test_a_tick_of_the_loop_is_one_run_and_on_its_own_thread(model):
     notes = Notes()
-    scheduler = Scheduler(model.run, INLINE, notes)
+    scheduler = scheduler_of(model.run, INLINE, notes)
     await asyncio.gather(*await started(scheduler, *(request(number) for number in range(8))))
     assert model.batches == [8]
     assert model.threads == {threading.get_ident()}
@@ -111,7 +116,7 @@ async def test_a_tick_of_the_loop_is_one_run_and_on_its_own_thread(model):
 
 
 async def test_who_is_alone_does_not_wait_for_the_end_of_the_tick(model):
-    scheduler = Scheduler(model.run, INLINE, Notes())
+    scheduler = scheduler_of(model.run, INLINE, Notes())
     for _ in range(8):
         await scheduler.compute(request(1), None)
     alone = scheduler.compute(request(1), None)
@@ -139,7 +144,7 @@ async def test_an_idle_session_takes_all_that_came_meanwhile(model):
 
 async def test_one_who_fails_fails_alone(model):
     for how in (plan(), INLINE):
-        scheduler = Scheduler(model.run, how, Notes())
+        scheduler = scheduler_of(model.run, how, Notes())
         tasks = await started(scheduler, request(1), request(-1), request(2))
         good, bad, other = await asyncio.gather(*tasks, return_exceptions=True)
         assert (good[0][0, 0], other[0][0, 0]) == (3, 6)
@@ -161,7 +166,7 @@ async def test_outputs_that_are_no_rows_after_all_are_computed_one_by_one(caplog
     def total(outputs, inputs):
         return [np.atleast_1d(inputs["x"].sum())]
 
-    scheduler = Scheduler(total, INLINE, Notes())
+    scheduler = scheduler_of(total, INLINE, Notes())
     answers = await asyncio.gather(*await started(scheduler, request(1), request(2)))
     assert [answer[0].tolist() for answer in answers] == [[2], [4]]
     assert "other first axes" in caplog.text
@@ -205,7 +210,7 @@ async def test_a_deadline_is_kept_though_the_session_hangs(model):
 
 async def test_a_deadline_that_cannot_be_met_is_refused_at_the_door(model):
     for how in (plan(costs=((2, 5.0),)), plan(costs=((2, 5.0),), inline=True)):
-        scheduler = Scheduler(model.run, how, Notes())
+        scheduler = scheduler_of(model.run, how, Notes())
         with pytest.raises(Overloaded, match="predicted wait"):
             await scheduler.compute(request(1), time.monotonic() + 1)
         with pytest.raises(DeadlineExceeded):
@@ -262,7 +267,7 @@ async def test_closing_answers_what_there_is_and_lets_the_model_go(model):
 
 async def test_closing_a_model_that_nobody_asked_is_nothing(model):
     await Scheduler(model.run, plan(), Notes()).close()
-    await Scheduler(model.run, INLINE, Notes()).close()
+    await scheduler_of(model.run, INLINE, Notes()).close()
 
 
 async def test_abandoning_refuses_what_waits_and_leaves_what_runs(model):
@@ -279,7 +284,7 @@ async def test_abandoning_refuses_what_waits_and_leaves_what_runs(model):
 @pytest.mark.parametrize("how", [plan(sessions=2), INLINE])
 async def test_many_that_come_and_go_leave_nothing_behind(model, how):
     """Arrivals, cancellations and failures in one heap; at the end all sums are zero and everybody was served."""
-    scheduler = Scheduler(model.run, how, Notes())
+    scheduler = scheduler_of(model.run, how, Notes())
     served = 0
     for wave in range(20):
         tasks = await started(scheduler, *(request(number - (number == wave)) for number in range(1, 17)))
@@ -291,4 +296,33 @@ async def test_many_that_come_and_go_leave_nothing_behind(model, how):
     assert scheduler.waiting == 0
     await until(lambda: not scheduler.running)
     assert not scheduler._queue._groups
+    await scheduler.close()
+
+
+async def test_what_is_too_large_for_a_tick_goes_to_a_thread(model):
+    scheduler = InlineScheduler(model.run, INLINE, Notes())
+    (large,) = await started(scheduler, request(*range(500)))
+    await scheduler.compute(request(1), None)
+    await large
+    assert len(model.threads) == 2
+    await scheduler.close()
+
+
+@pytest.mark.parametrize(("seconds", "runs"), [(0.02, 5), (0.3, 2)])
+async def test_a_model_that_is_slower_than_calibrated_leaves_the_loops_thread(caplog, seconds, runs):
+    threads = []
+
+    def slow(outputs, inputs):
+        threads.append(threading.get_ident())
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+        return [inputs["x"]]
+
+    scheduler = InlineScheduler(slow, INLINE, Notes())
+    for _ in range(runs):
+        await scheduler.compute(request(1), None)
+    assert threads[0] == threading.get_ident()
+    assert threads[-1] != threading.get_ident()
+    assert caplog.text.count("longer than calibrated") == 1
     await scheduler.close()
