@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from inference_server.daemon_thread import in_daemon_thread
-from inference_server.errors import ExecutionFailed, NotFound, NotReady, RequestError
+from inference_server.errors import ExecutionFailed, NotFound, NotReady, Overloaded, RequestError
 from inference_server.messages import (
     ABSENT,
     Call,
@@ -24,7 +23,7 @@ from inference_server.messages import (
 from inference_server.metrics import Metrics
 from inference_server.model_slot import ModelSlot, ServedModel
 from inference_server.plan import Plan
-from inference_server.scheduler import MOST_WAITING
+from inference_server.scheduler import MOST_WAITING, Scheduler
 from inference_server.tensors import Array
 from inference_server.tracing import parse_traceparent
 from inference_server.watchdog import Watchdog
@@ -219,9 +218,12 @@ class DataPlane:
             RequestError: As `infer`.
         """
         held = self._hold(request)
+        # A thread of its own and no executor's: one that hangs must not keep the process when it is to end.
+        scheduler = Scheduler(model.run, Plan(), _Uncounted())
         try:
-            return await in_daemon_thread(lambda: model.run(request.outputs, request.inputs), "samples")
+            return await scheduler.compute(request, None)
         finally:
+            scheduler.abandon()
             self._decoded_bytes -= held
 
     async def infer(
@@ -249,7 +251,7 @@ class DataPlane:
         arrays: list[Array] = []
         try:
             slot = self.slot(call.model, call.version)
-            slot.inflight.inc()
+            slot.inflight += 1
             slot.used = call.received
             slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
@@ -286,7 +288,7 @@ class DataPlane:
             if slot is not None:
                 if code != "200":
                     slot.statistics.failed(time.monotonic() - call.received, time.time())
-                slot.inflight.dec()
+                slot.inflight -= 1
                 labels = slot.labels
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)
@@ -322,7 +324,7 @@ class DataPlane:
         for array in request.inputs.values():
             size += _memory(array)
         if self._decoded_bytes and self._decoded_bytes + size > self._most_decoded_bytes:
-            raise NotReady("too many large requests at the same time; try again shortly")
+            raise Overloaded("too many large requests at the same time; try again shortly")
         self._decoded_bytes += size
         return size
 
@@ -344,6 +346,16 @@ class DataPlane:
         if trace and self.metrics.exemplars and (context := parse_traceparent(trace)) and context.sampled:
             exemplar = {"trace_id": context.trace_id}
         outcome.count(seconds, exemplar)
+
+
+class _Uncounted:
+    """A watcher of runs that no client asked for."""
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """Count nothing."""
+
+    def waited(self, seconds: float) -> None:
+        """Count nothing."""
 
 
 def _memory(array: Array) -> int:

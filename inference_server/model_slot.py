@@ -5,9 +5,9 @@ once the last run has ended. Names, versions and the count of requests are the d
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inference_server.inline_scheduler import InlineScheduler
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
@@ -48,6 +48,9 @@ class ServedModel(Protocol):
 class ModelSlot:
     """A model that is being served.
 
+    Attributes:
+        inflight: Requests received and not yet answered; the data plane counts.
+
     Args:
         model: Loaded and warmed up.
         plan: How to compute it.
@@ -83,7 +86,8 @@ class ModelSlot:
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
         self.labels = (model.metadata.name, model.metadata.version)
         self._metrics = metrics
-        self.inflight = metrics.inflight.labels(*self.labels)
+        self.inflight = 0
+        metrics.inflight.labels(*self.labels).set_function(lambda: self.inflight)
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
         self._queue_duration = metrics.queue_duration.labels(*self.labels)
         self._batch_size = metrics.batch_size.labels(*self.labels)
@@ -99,8 +103,8 @@ class ModelSlot:
         """Runs that are under way."""
         return self.scheduler.running
 
-    async def answer(self, call: Call, request: InferenceRequest) -> list[Array]:
-        """Return the outputs that were asked for, computed or kept.
+    def answer(self, call: Call, request: InferenceRequest) -> Coroutine[Any, Any, list[Array]]:
+        """Return, when awaited, the outputs that were asked for, computed or kept.
 
         Raises:
             RequestError: The model refuses or fails, or there is no time or memory for it.
@@ -110,8 +114,13 @@ class ModelSlot:
             own = call.received + request.timeout
             deadline = own if deadline is None else min(own, deadline)
         if self.results is None or not call.cache:
-            return await self.scheduler.compute(request, deadline, call)
-        arrays, call.cached = await self.results.answer(
+            return self.scheduler.compute(request, deadline, call)
+        return self._answer_or_keep(self.results, call, request, deadline)
+
+    async def _answer_or_keep(
+        self, results: "ModelResults", call: Call, request: InferenceRequest, deadline: float | None
+    ) -> list[Array]:
+        arrays, call.cached = await results.answer(
             request, lambda: self.scheduler.compute(request, deadline, call), deadline
         )
         return arrays
