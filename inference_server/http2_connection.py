@@ -63,7 +63,7 @@ class Http2Connection(asyncio.Protocol):
         self._blocks: HeaderBlocks[tuple[Accepted, int | None]] = HeaderBlocks(
             lambda head: (calls.accept(head), head.length)
         )
-        self._sender = Sender(self._write, self._finished, loop.time)
+        self._sender = Sender(self._write, self._finished, self._hold, loop.time)
         self._streams: dict[int, Stream] = {}
         self._lengths: dict[int, int] = {}  # what `content-length` promised and has not come
         self._reset: deque[int] = deque(
@@ -120,7 +120,7 @@ class Http2Connection(asyncio.Protocol):
         """Neither write nor read while the peer does not read: what it sends would need answers."""
         self._writing_since = self._loop.time()
         self._sender.paused = True
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -128,7 +128,7 @@ class Http2Connection(asyncio.Protocol):
         self._writing_since = None
         self._sender.paused = False
         self._sender.flush()
-        if self._transport is not None and not self._sender.paused:
+        if self._transport is not None and not self._sender.paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -321,7 +321,7 @@ class Http2Connection(asyncio.Protocol):
             self._room = CONNECTION_WINDOW
         stream = self._streams.get(number)
         if stream is None or stream.ended:
-            if number > self._last and not self._goodbye.over:
+            if self._is_idle(number):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"DATA: stream {number} is not open")
             if stream is None and (number in self._reset or number > self._last):
                 return
@@ -373,7 +373,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _take_reset(self, number: int, payload: memoryview) -> None:
         h2.word(payload, "RST_STREAM")
-        if number > self._last:
+        if self._is_idle(number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM: stream {number} is not open")
         self._allowance.charge(
             self._received
@@ -414,7 +414,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _take_window(self, number: int, payload: memoryview) -> None:
         increment = h2.word(payload, "WINDOW_UPDATE") & h2.MAX_WINDOW
-        if number > self._last:
+        if self._is_idle(number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"WINDOW_UPDATE: stream {number} is not open")
         stream = self._streams.get(number)
         if increment == 0:
@@ -423,6 +423,10 @@ class Http2Connection(asyncio.Protocol):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE: expected more than 0")
         if number == 0 or stream is not None:
             self._sender.widen(stream, increment)
+
+    def _is_idle(self, number: int) -> bool:
+        """Whether the peer names a stream that it never opened; after the goodbye it may have, unheard."""
+        return number > self._last and not self._goodbye.over
 
     # --- answering ---
 
@@ -448,6 +452,9 @@ class Http2Connection(asyncio.Protocol):
             self._goodbye.begin()
         if self._goodbye.over:
             self._close_if_done()
+
+    def _hold(self, count: int) -> None:
+        self._peers.held_bytes += count
 
     def _forget(self, stream: Stream) -> None:
         self._streams.pop(stream.number, None)

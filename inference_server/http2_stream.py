@@ -115,11 +115,16 @@ class Sender:
     Args:
         write: Hands bytes to the transport.
         finished: Called with a stream when the end of its answer was written.
+        held: Told how many bytes more are kept here, or fewer: answers that are not read count as bodies do.
         clock: The loop's.
     """
 
     def __init__(
-        self, write: Callable[[bytes], None], finished: Callable[[Stream], None], clock: Callable[[], float]
+        self,
+        write: Callable[[bytes], None],
+        finished: Callable[[Stream], None],
+        held: Callable[[int], None],
+        clock: Callable[[], float],
     ) -> None:
         self.peer = PeerSettings()
         self.window = DEFAULT_WINDOW
@@ -127,6 +132,7 @@ class Sender:
         self.waiting: dict[int, Stream] = {}
         self._write = write
         self._finished = finished
+        self._held = held
         self._clock = clock
 
     def answer(self, stream: Stream, head: bytes, data: bytes, trailers: bytes) -> None:
@@ -166,6 +172,7 @@ class Sender:
         if not stream.queue:
             stream.moved = self._clock()
         stream.queue.append((flags, memoryview(payload)))
+        self._held(len(payload))
         self.waiting[stream.number] = stream
         self.flush()
 
@@ -182,6 +189,8 @@ class Sender:
     def forget(self, stream: Stream) -> None:
         """Send nothing more of a stream."""
         self.waiting.pop(stream.number, None)
+        if stream.queue:
+            self._held(-sum(len(payload) for _, payload in stream.queue))
         stream.queue = None
 
     def widen(self, stream: Stream | None, increment: int) -> None:
@@ -222,6 +231,7 @@ class Sender:
                 queue.popleft()
             ends = END_STREAM if flags == LAST_DATA and not queue else 0
             self._write(HEAD.pack(size >> 16, size & 0xFFFF, DATA, ends, stream.number) + payload[:size])
+        self._held(-size)
         stream.moved = self._clock()
         if not queue:
             self.waiting.pop(stream.number, None)

@@ -211,7 +211,9 @@ async def test_a_server_that_ends_says_so_in_two_steps_and_answers_what_came_bef
         await client.send(h2.frame(h2.PING, h2.ACK, 0, ping.payload))
         final = await client.until(h2.GOAWAY)
         assert h2.WORD.unpack_from(final.payload)[0] == second
+        # Ignored, whatever else comes of it; the others go on.
         late = await client.call()
+        await client.send(h2.window_frame(late, 5) + h2.reset_frame(late, ErrorCode.CANCEL))
         server.model.go.set()
         assert doubled(await client.answer(first)) == [2.0]
         assert doubled(await client.answer(second)) == [4.0]
@@ -487,6 +489,23 @@ async def test_answers_that_nobody_reads_do_not_pile_up(loopback):
             if connection._writing_since is not None:
                 break
         assert connection._transport.get_write_buffer_size() < 1 << 20
+
+
+async def test_answers_that_nobody_reads_count_as_bodies_do(loopback):
+    async with loopback(max_body_bytes=1 << 16) as server:
+        client = await Http2Client.connect(server, {h2.INITIAL_WINDOW_SIZE: 0})
+        await client.until(h2.SETTINGS, ack=True)
+        (connection,) = server.peers.connections
+        message = infer_message([1.0] * 15_000)
+        asked = 20
+        for _ in range(asked):
+            number = await client.call(INFER, message)
+            await until(lambda number=number: connection._last == number)
+            await until(lambda: all(stream.queue for stream in connection._streams.values()))
+        assert 0 < len(connection._streams) < asked  # the others were refused
+        assert server.peers.held_bytes <= 9 * (1 << 16)
+        client.leave()
+        await until(lambda: server.peers.held_bytes == 0)
 
 
 async def test_reflection_whose_answers_nobody_takes_is_not_read_on(loopback):
