@@ -101,18 +101,18 @@ class ModelRepository:
         What cannot be loaded stands in the log and in the index.
         """
         await self._scan()
-        for name in sorted(self._known):
-            if not self._fits_beside_others(name, await asyncio.to_thread(_weigh, self._root / name)):
-                self._known[
-                    name
-                ].reason = "does not fit beside the models that are loaded; a request loads it"
-                continue
-            with contextlib.suppress(InvalidRequest):  # logged where it happened
-                await self.load(name)
-        return {
-            "models": sorted(self._memory()),
-            "not_loaded": sorted(set(self._known) - set(self._memory())),
-        }
+        for name, known in self._known.items():
+            self._dataplane.announce(name, known.version)  # not ready before each had its turn
+        for name, known in sorted(self._known.items()):
+            if self._fits_beside_others(name, await asyncio.to_thread(_weigh, self._root / name)):
+                with contextlib.suppress(InvalidRequest):  # logged where it happened
+                    await self.load(name)
+            else:
+                known.reason = "does not fit beside the models that are loaded; a request loads it"
+            if known.state != "READY":
+                await self._dataplane.remove(name)
+        loaded = set(self._memory())
+        return {"models": sorted(loaded), "not_loaded": sorted(set(self._known) - loaded)}
 
     async def index(self, *, only_ready: bool = False) -> list[IndexEntry]:
         """Return what the folder holds now, by name."""

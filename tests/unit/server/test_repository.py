@@ -32,6 +32,7 @@ class Site:
         self.sizes = {}
         self.broken = {}
         self.loaded = []
+        self.hold = None  # name of the model that waits for `go`; None: all do
         self.go = asyncio.Event()
         self.go.set()
         self.clock = Clock()
@@ -50,7 +51,8 @@ class Site:
         self.sizes[name] = size
 
     async def _load(self, files):
-        await self.go.wait()
+        if self.hold in (None, files.name):
+            await self.go.wait()
         if (error := self.broken.get(files.name)) is not None:
             raise error
         self.loaded.append(files.name)
@@ -97,6 +99,24 @@ async def test_at_the_start_all_are_loaded_and_the_index_shows_them(site):
     ]
     assert made.plane.ready
     assert (await made.ask("reader")).model_name == "reader"
+
+
+async def test_a_server_is_not_ready_before_each_model_had_its_turn(site):
+    made = site()
+    for name in ("a", "b", "broken"):
+        made.folder(name)
+    made.broken["broken"] = ModelLoadFailed("model.onnx: damaged")
+    made.hold = "b"
+    made.go.clear()
+    starting = asyncio.create_task(made.repository.start())
+    await until(lambda: made.loaded == ["a"])
+    assert (await made.ask("a")).model_name == "a"
+    with pytest.raises(NotReady, match="'b' is being loaded"):
+        await made.ask("b")
+    assert not made.plane.ready
+    made.go.set()
+    await starting
+    assert made.plane.ready
 
 
 async def test_one_that_is_broken_stands_in_the_index_and_harms_no_other(site):
