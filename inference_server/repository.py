@@ -105,7 +105,7 @@ class ModelRepository:
             self._dataplane.announce(name, known.version)  # not ready before each had its turn
         for name, known in sorted(self._known.items()):
             if self._fits_beside_others(name, await asyncio.to_thread(_weigh, self._root / name)):
-                with contextlib.suppress(InvalidRequest):  # logged where it happened
+                with contextlib.suppress(InvalidRequest, NotFound):  # logged where it happened
                     await self.load(name)
             else:
                 known.reason = "does not fit beside the models that are loaded; a request loads it"
@@ -159,7 +159,7 @@ class ModelRepository:
         """
         known = self._known[name]
         if known.failed is not None and self._clock() - known.failed < _RETRY_SECONDS:
-            raise NotReady(f"model {name!r} cannot be loaded: {known.reason}")
+            raise NotReady(f"model {name!r} cannot be loaded now: {known.reason}")
         if name not in self._wanted and not self._dataplane.draining:
             task = self._wanted[name] = asyncio.get_running_loop().create_task(self._load_wanted(name))
             task.add_done_callback(lambda _: self._wanted.pop(name, None))
@@ -174,8 +174,10 @@ class ModelRepository:
             known = self._known[name]
             if known.state == "READY" or known.on_request_only:
                 return
-            with contextlib.suppress(InvalidRequest, NotFound):  # logged; the next request is told
+            try:
                 await self._load(name)
+            except (InvalidRequest, NotFound) as error:  # the next request is told
+                known.failed, known.reason = self._clock(), str(error)
 
     async def _load(self, name: str) -> None:
         files = await asyncio.to_thread(self._find, name)

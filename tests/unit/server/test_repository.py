@@ -221,13 +221,25 @@ async def test_a_load_that_failed_is_not_tried_at_each_request(site):
     made.broken["a"] = ModelLoadFailed("model.onnx: damaged")
     with pytest.raises(InvalidRequest, match="damaged"):
         await made.repository.load("a")
-    with pytest.raises(NotReady, match=r"'a' cannot be loaded: model\.onnx: damaged"):
+    with pytest.raises(NotReady, match=r"'a' cannot be loaded now: model\.onnx: damaged"):
         await made.ask("a")
     del made.broken["a"]
     made.clock.now += 61
     with pytest.raises(NotReady, match="is being loaded"):
         await made.ask("a")
     await until(lambda: "a" in made.plane.names)
+
+
+async def test_a_folder_that_went_is_told_to_the_next_request(site):
+    made = site()
+    made.folder("a")
+    await made.states()
+    (made.root / "a/model.onnx").unlink()
+    with pytest.raises(NotReady, match="is being loaded"):
+        await made.ask("a")
+    await until(lambda: not made.repository._wanted)
+    with pytest.raises(NotReady, match=r"cannot be loaded now: .*found none"):
+        await made.ask("a")
 
 
 async def test_loading_again_takes_what_the_folder_holds_now(site):
