@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from inference_server import content_encoding, http_repository, oip_documents, openapi
+from inference_server import content_encoding, http_repository, oip_documents
 from inference_server.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from inference_server.errors import (
     ExecutionFailed,
@@ -204,6 +204,8 @@ class HttpApi:
         return Response(200, (body,), content_type.encode("ascii"))
 
     def _openapi(self, _: Target) -> Response:
+        from inference_server import openapi  # few ever ask for it
+
         models = [slot.metadata for slot in self._dataplane.slots]
         return _json(200, openapi.document(models, SERVER_VERSION))
 
