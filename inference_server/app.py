@@ -14,15 +14,13 @@ import logging
 import os
 import signal
 import socket
-import sys
-import threading
 import time
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from inference_server import golden
-from inference_server.cgroup import cpu_limit, share_of_memory
+from inference_server.activation import Activation
+from inference_server.cgroup import share_of_memory
 from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
 from inference_server.http_api import HttpApi
@@ -30,20 +28,20 @@ from inference_server.http_connection import HttpConnection
 from inference_server.http_peers import Peers
 from inference_server.metrics import Metrics
 from inference_server.model_directory import ModelFiles, find_model
-from inference_server.plan import Plan
 from inference_server.settings import Settings
+from inference_server.thermal import Thermal
+from inference_server.tracing import open_tracer
+from inference_server.watchdog import LoopWatch
 
 if TYPE_CHECKING:
     from inference_server.grpc_api import GrpcApi
-    from inference_server.model import Model
+    from inference_server.repository import ModelRepository
+    from inference_server.result_cache import ResultCache
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _SWEEP_SECONDS = 1.0
-# A session that has computed gets the GIL back after so long at most, while the event loop parses; Python's own 5 ms would
-# leave it idle for longer than many a run takes. Measured in docs/adr/0021-inference-engine.md.
-_SWITCH_SECONDS = 0.0005
 
 Result = TypeVar("Result")
 
@@ -75,6 +73,14 @@ def _bind(host: str, port: int) -> socket.socket:
         raise ListenFailed(f"{host or 'all addresses'}, port {port}: cannot listen: {reason}") from None
 
 
+def _cache(settings: Settings, metrics: Metrics) -> "ResultCache | None":
+    if not settings.cache_bytes:
+        return None
+    from inference_server.result_cache import ResultCache
+
+    return ResultCache(settings.cache_bytes, settings.cache_ttl, metrics)
+
+
 class App:
     """One server process.
 
@@ -87,17 +93,30 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._files = find_model(
-            settings.model, name=settings.name, version=settings.version, digest=settings.digest
+        metrics = Metrics(exemplars=settings.exemplars)
+        self.dataplane = DataPlane(
+            metrics,
+            share_of_memory(DECODED_BYTES),
+            settings.max_queue_size,
+            cache=_cache(settings, metrics),
         )
-        self.dataplane = DataPlane(Metrics(), share_of_memory(DECODED_BYTES), settings.max_queue_size)
-        self.dataplane.announce(self._files.name, self._files.version)
+        self._activation = Activation(self.dataplane, settings)
+        self._files: ModelFiles | None = None
+        self._repository: ModelRepository | None = None
+        if settings.model is not None:
+            self._files = find_model(
+                settings.model, name=settings.name, version=settings.version, digest=settings.digest
+            )
+            self.dataplane.announce(self._files.name, self._files.version)
+        else:
+            self._repository = self._open_repository()
         limit = settings.max_body_bytes
-        self._peers = Peers(HttpApi(self.dataplane, limit), limit, http2=self._speak_http2)
+        self._peers = Peers(HttpApi(self.dataplane, limit, self._repository), limit, http2=self._speak_http2)
         self._grpc: GrpcApi | None = None
+        self._loop_watch = LoopWatch()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.port = settings.port
 
     async def run(self) -> int:
@@ -120,9 +139,14 @@ class App:
             server.close()
             for connection in tuple(self._peers.connections):
                 connection.abort()
-            if self._sweeper is not None:
-                self._sweeper.cancel()
+            self._loop_watch.stop()
+            for task in self._tasks:
+                task.cancel()
+            if self._repository is not None:
+                await self._repository.close()
             await self.dataplane.close()
+            if self.dataplane.observer is not None:
+                await asyncio.to_thread(self.dataplane.observer.close)
 
     def stop(self) -> None:
         """Begin to drain; the second call ends the delay."""
@@ -140,13 +164,14 @@ class App:
         from inference_server.http2_connection import Http2Connection
 
         if self._grpc is None:
-            self._grpc = GrpcApi(self.dataplane, self._settings.max_body_bytes)
+            self._grpc = GrpcApi(self.dataplane, self._settings.max_body_bytes, self._repository)
         Http2Connection.take_over(self._grpc, peers, transport, data)
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         settings = self._settings
-        self._sweeper = loop.create_task(self._sweep())
+        self._tasks.append(loop.create_task(self._sweep()))
+        self._loop_watch.start()
         listener = _bind(settings.host, settings.port)
         self.port = listener.getsockname()[1]
         server = await loop.create_server(
@@ -156,38 +181,45 @@ class App:
         return server
 
     async def _load(self) -> bool:
-        """Load in a thread, so that liveness answers meanwhile; return whether there is a model to serve."""
-        loaded = await self._unless_stopped(_Loading(self._files, self._settings).done)
-        if loaded is None:
+        """Load what there is to serve; return whether that came to its end before a stop."""
+        self._observe()
+        if self._files is not None:
+            told = await self._unless_stopped(asyncio.ensure_future(self._activation.activate(self._files)))
+        else:
+            assert self._repository is not None
+            told = await self._unless_stopped(asyncio.ensure_future(self._repository.start()))
+            self.dataplane.unloaded = self._repository
+        if told is None:
             return False
-        model, plan = loaded
-        samples = asyncio.ensure_future(
-            golden.judge(self.dataplane, model, self._files, self._settings.golden_timeout)
-        )
-        result = await self._unless_stopped(samples)
-        if result is None:
-            return False
-        if result.outcome == "Fail":
-            # Served all the same: who sends traffic decides, and a node that restarts has nothing better.
-            told = [failure.message for failure in result.failures]
-            logger.error("golden samples failed", extra={"fields": {"failures": told}})
-        if not plan.inline:
-            sys.setswitchinterval(_SWITCH_SECONDS)
-        self.dataplane.add(model, plan, result)
-        logger.info(
-            "ready",
-            extra={
-                "fields": {
-                    "model": self._files.name,
-                    "version": self._files.version,
-                    "digest": self._files.digest,
-                    "load_seconds": round(model.load_seconds, 4),
-                    "golden_samples": f"{result.outcome} {result.passed}/{result.total}",
-                    "start_seconds": round(_process_age(), 2),
-                }
-            },
-        )
+        logger.info("ready", extra={"fields": {**told, "start_seconds": round(_process_age(), 2)}})
         return True
+
+    def _open_repository(self) -> "ModelRepository":
+        from inference_server.repository import ModelRepository
+
+        settings = self._settings
+        assert settings.model_repository is not None  # read_settings sees to that
+        return ModelRepository(
+            settings.model_repository,
+            self.dataplane,
+            self._activation.activate,
+            settings.repository_memory_bytes,
+        )
+
+    def _observe(self) -> None:
+        """Begin what is told of requests and of the machine; after the socket listens: some of it takes a moment."""
+        share, metrics = self._settings.request_log, self.dataplane.metrics
+        tracer = open_tracer(os.environ)
+        if share is not None or tracer is not None:
+            from inference_server.observer import Observer
+            from inference_server.request_log import RequestLog
+
+            self.dataplane.observer = Observer(None if share is None else RequestLog(share, metrics), tracer)
+        thermal = Thermal(metrics)
+        if thermal.present:
+            self._tasks.append(
+                asyncio.get_running_loop().create_task(thermal.follow(self.dataplane.slow_down))
+            )
 
     async def _unless_stopped(self, future: "asyncio.Future[Result]") -> "Result | None":
         """Return what comes of it; None when the process is told to stop before that."""
@@ -232,33 +264,6 @@ class App:
             for connection in tuple(self._peers.connections):
                 if connection.overdue(now):
                     connection.abort()
+            self._loop_watch.beat()
+            self.dataplane.watchdog.look(self.dataplane.slots)
             await asyncio.sleep(_SWEEP_SECONDS)
-
-
-class _Loading:
-    """A load under way in a daemon thread: the process may end without waiting for it."""
-
-    def __init__(self, files: ModelFiles, settings: Settings) -> None:
-        # Imported here, after the socket listens: onnxruntime is most of the start-up time.
-        from inference_server import loading
-
-        self._loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[tuple[Model, Plan]] = self._loop.create_future()
-
-        def load() -> None:
-            try:
-                loaded = loading.load(files, settings, cpu_limit())
-            except BaseException as error:  # noqa: BLE001 — handed to the waiter, which raises it
-                self._loop.call_soon_threadsafe(self._fail, error)
-            else:
-                self._loop.call_soon_threadsafe(self._succeed, loaded)
-
-        threading.Thread(target=load, name="load", daemon=True).start()
-
-    def _succeed(self, loaded: "tuple[Model, Plan]") -> None:
-        if not self.done.done():
-            self.done.set_result(loaded)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from inference_server.errors import ExecutionFailed, NotFound, NotReady, Overloaded, RequestError
 from inference_server.messages import (
@@ -25,6 +25,13 @@ from inference_server.model_slot import ModelSlot, ServedModel
 from inference_server.plan import Plan
 from inference_server.scheduler import MOST_WAITING, Scheduler
 from inference_server.tensors import Array
+from inference_server.tracing import parse_traceparent
+from inference_server.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    # What is off by default is imported by who switches it on: hashlib and random take 2 MB.
+    from inference_server.observer import Observer
+    from inference_server.result_cache import ResultCache
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +51,16 @@ _SHOWN = 100
 Encoded = TypeVar("Encoded")
 
 
+class Unloaded(Protocol):
+    """What the data plane needs of a place from which models are loaded (`inference_server.repository`)."""
+
+    def version(self, name: str) -> str | None:
+        """Return the version of a model that a request may have loaded, None for one that it may not."""
+
+    def want(self, name: str) -> None:
+        """Have a model loaded because a request came for it; raises `NotReady` when that is of no use now."""
+
+
 class DataPlane:
     """Serves models by name and version.
 
@@ -51,13 +68,29 @@ class DataPlane:
         metrics: Where to count.
         decoded_bytes: Most memory that the inputs of all requests may take together.
         most_waiting: Most requests that may wait for each model.
+        cache: Where answers are kept; None for nowhere.
+
+    Attributes:
+        observer: Who is told of each request that ended; None for nobody.
+        unloaded: Where models come from that are not loaded now; None for nowhere.
+        watchdog: Who looks at runs that do not come back.
     """
 
     def __init__(
-        self, metrics: Metrics, decoded_bytes: int = DECODED_BYTES, most_waiting: int = MOST_WAITING
+        self,
+        metrics: Metrics,
+        decoded_bytes: int = DECODED_BYTES,
+        most_waiting: int = MOST_WAITING,
+        *,
+        cache: "ResultCache | None" = None,
     ) -> None:
         self.metrics = metrics
         self.draining = False
+        self.unloaded: Unloaded | None = None
+        self.watchdog = Watchdog(metrics)
+        self.observer: Observer | None = None
+        self._cache = cache
+        self._share = 1.0
         self._slots: dict[str, ModelSlot] = {}
         self._loading: dict[str, str] = {}
         self._most_decoded_bytes = decoded_bytes
@@ -86,13 +119,24 @@ class DataPlane:
         slot = self._slots[name] = ModelSlot(
             model, plan or Plan(), golden, self.metrics, self._most_waiting, self._most_decoded_bytes
         )
+        if self._cache is not None:
+            slot.results = self._cache.of(*slot.labels, model.digest)
         self._loading.pop(name, None)
+        slot.scheduler.slow_down(self._share)
         return slot
+
+    def slow_down(self, share: float) -> None:
+        """Let models compute only this share of the time, from above 0 to 1: the machine is hot."""
+        self._share = share
+        for slot in self._slots.values():
+            slot.scheduler.slow_down(share)
 
     async def remove(self, name: str) -> None:
         """Refuse new requests for a model, finish those it has, and let it go. Nothing happens if there is no such model."""
         self._loading.pop(name, None)
         if (slot := self._slots.pop(name, None)) is not None:
+            if slot.results is not None:
+                slot.results.close()
             await slot.close()
 
     @property
@@ -108,7 +152,7 @@ class DataPlane:
     @property
     def ready(self) -> bool:
         """Whether new requests should be sent here: all models that were announced are there, and nothing ends."""
-        return bool(self._slots) and not self._loading and not self.draining
+        return (bool(self._slots) or self.unloaded is not None) and not self._loading and not self.draining
 
     def model_ready(self, name: str, version: str | None) -> bool:
         """Whether requests for this model should be sent here.
@@ -127,6 +171,8 @@ class DataPlane:
         """
         slot = self._slots.get(name)
         served = slot.metadata.version if slot is not None else self._loading.get(name)
+        if served is None and self.unloaded is not None:
+            served = self.unloaded.version(name)
         if served is None:
             raise NotFound(f"model {name[:_SHOWN]!r}: expected {self._known()}")
         if version is not None and version != served:
@@ -142,6 +188,8 @@ class DataPlane:
         slot = self._slots.get(name)
         if slot is None or (version is not None and version != slot.metadata.version):
             self.check_model(name, version)
+            if self.unloaded is not None and name not in self._loading:
+                self.unloaded.want(name)
             raise NotReady(f"model {name!r} is being loaded; try again shortly")
         return slot
 
@@ -199,14 +247,17 @@ class DataPlane:
         code = "200"
         held = 0
         slot = None
+        request = None
+        arrays: list[Array] = []
         try:
             slot = self.slot(call.model, call.version)
             slot.inflight += 1
+            slot.used = call.received
             slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
             decoded = time.monotonic()
             held = self._hold(request)
-            arrays = await slot.compute(call, request)
+            arrays = await slot.answer(call, request)
             computed = time.monotonic()
             specs = slot.output_specs
             outputs = tuple(
@@ -241,7 +292,10 @@ class DataPlane:
                 labels = slot.labels
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)
-            self._count(call.protocol, code, labels, time.monotonic() - call.received)
+            seconds = time.monotonic() - call.received
+            self._count(call.protocol, code, labels, seconds, call.trace)
+            if self.observer is not None:
+                self.observer.ended(call, code, labels[1], seconds, request, arrays)
 
     def count_refusal(self, protocol: str, code: str, model: str) -> None:
         """Count an inference request that was refused undecoded (too large, wrong encoding).
@@ -280,13 +334,18 @@ class DataPlane:
             return slot.labels
         return (name, self._loading[name]) if name in self._loading else ("", "")
 
-    def _count(self, protocol: str, code: str, labels: tuple[str, str], seconds: float | None) -> None:
+    def _count(
+        self, protocol: str, code: str, labels: tuple[str, str], seconds: float | None, trace: str = ""
+    ) -> None:
         key = (protocol, code, labels)
         outcome = self._codes.get(key)
         if outcome is None:
             # Looking a labelled child up costs more than the increment: keep it.
             outcome = self._codes[key] = _Outcome(self.metrics, *labels, protocol, code)
-        outcome.count(seconds)
+        exemplar = None
+        if trace and self.metrics.exemplars and (context := parse_traceparent(trace)) and context.sampled:
+            exemplar = {"trace_id": context.trace_id}
+        outcome.count(seconds, exemplar)
 
 
 class _Uncounted:
@@ -310,7 +369,7 @@ class _Outcome:
         self._requests = metrics.requests.labels(model, version, protocol, code)
         self._duration = metrics.request_duration.labels(model, version, protocol)
 
-    def count(self, seconds: float | None) -> None:
+    def count(self, seconds: float | None, exemplar: dict[str, str] | None = None) -> None:
         self._requests.inc()
         if seconds is not None:
-            self._duration.observe(seconds)
+            self._duration.observe(seconds, exemplar)

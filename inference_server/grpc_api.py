@@ -2,7 +2,7 @@
 
 Translates and nothing else: what is true of a model is asked of the data plane. Promises a status for every call; an
 error is that of `errors.py`, by one table, without a traceback. Methods are those of Triton's service; what needs a
-model repository, shared memory or streams of inferences is UNIMPLEMENTED. A client's `grpc-timeout` is the request's
+shared memory or streams of inferences is UNIMPLEMENTED. A client's `grpc-timeout` is the request's
 deadline, and its leaving cancels the request.
 """
 
@@ -41,9 +41,11 @@ from inference_server.grpc_messages import (
     read_timeout,
     whole_message,
 )
+from inference_server.grpc_repository import Answer, GrpcRepository
 from inference_server.http2_calls import Accepted
 from inference_server.http2_headers import RequestHead, literal
 from inference_server.http2_stream import Stream
+from inference_server.http_repository import Repository
 from inference_server.messages import Call
 from inference_server.oip_grpc_heads import Heads
 from inference_server.proto import inference_pb2 as pb
@@ -75,6 +77,13 @@ _INFER = f"/{SERVICE}/ModelInfer"
 _NO_REPOSITORY = "the models of this server are given at its start; it has no repository to load from"
 _NOT_GRPC = literal([(b":status", b"415"), (b"content-type", b"text/plain")])
 _NOT_POST = literal([(b":status", b"405"), (b"allow", b"POST"), (b"content-type", b"text/plain")])
+_CACHED = {
+    "": OK_TRAILERS,
+    **{
+        outcome: literal([(b"grpc-status", b"0"), (b"edgemodel-cache", outcome.encode())])
+        for outcome in ("hit", "miss", "shared")
+    },
+}
 
 Unary = Callable[[bytes], bytes]
 Streaming = Callable[["_Method", Stream], Awaitable[None]]
@@ -103,21 +112,27 @@ class GrpcApi:
     Args:
         dataplane: What is served.
         max_message_bytes: Largest message accepted, compressed and not.
+        repository: Loads and unloads models; None where there is nothing to load from.
     """
 
-    def __init__(self, dataplane: DataPlane, max_message_bytes: int) -> None:
+    def __init__(
+        self, dataplane: DataPlane, max_message_bytes: int, repository: Repository | None = None
+    ) -> None:
         self._dataplane = dataplane
         self._limit = max_message_bytes
         self._heads = Heads()
         health = Health(lambda: dataplane.ready, (SERVICE,))
         self._health = health
+        extensions = (*EXTENSIONS, "model_repository") if repository is not None else EXTENSIONS
         unary: dict[str, Unary] = {
-            f"/{SERVICE}/ServerLive": lambda _: pb.ServerLiveResponse(live=True).SerializeToString(),
+            f"/{SERVICE}/ServerLive": lambda _: pb.ServerLiveResponse(
+                live=dataplane.watchdog.alive
+            ).SerializeToString(),
             f"/{SERVICE}/ServerReady": lambda _: pb.ServerReadyResponse(
                 ready=dataplane.ready
             ).SerializeToString(),
             f"/{SERVICE}/ServerMetadata": lambda _: pb.ServerMetadataResponse(
-                name=SERVER_NAME, version=SERVER_VERSION, extensions=EXTENSIONS
+                name=SERVER_NAME, version=SERVER_VERSION, extensions=extensions
             ).SerializeToString(),
             f"/{SERVICE}/ModelReady": self._model_ready,
             f"/{SERVICE}/ModelMetadata": self._model_metadata,
@@ -129,6 +144,9 @@ class GrpcApi:
             path: _answering(answer, self._limit) for path, answer in unary.items()
         }
         self._methods[_INFER] = self._infer
+        if repository is not None:
+            for name, answer in GrpcRepository(repository).methods.items():
+                self._methods[f"/{SERVICE}/{name}"] = _answering_later(answer, self._limit)
         self._streams: dict[str, Streaming] = {
             f"/{HEALTH_SERVICE}/Watch": self._watch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": self._reflect,
@@ -218,7 +236,7 @@ class GrpcApi:
         deadline = None if method.timeout is None else stream.since + method.timeout
         call = Call(PROTOCOL, inference.model, inference.version, deadline, method.trace, method.cache)
         reply = await self._dataplane.infer(call, inference.decode, inference.encode)
-        stream.answer(OK_HEAD, frame_message(*reply), OK_TRAILERS)
+        stream.answer(OK_HEAD, frame_message(*reply), _CACHED[call.cached])
 
     def _model_ready(self, message: bytes) -> bytes:
         request = pb.ModelReadyRequest.FromString(message)
@@ -291,6 +309,14 @@ def _answering(answer: Unary, limit: int) -> Streaming:
     async def run(method: _Method, stream: Stream) -> None:
         message = bytes(whole_message(stream.body, method.encoding, limit))
         stream.answer(OK_HEAD, frame_message(answer(message)), OK_TRAILERS)
+
+    return run
+
+
+def _answering_later(answer: Answer, limit: int) -> Streaming:
+    async def run(method: _Method, stream: Stream) -> None:
+        message = bytes(whole_message(stream.body, method.encoding, limit))
+        stream.answer(OK_HEAD, frame_message(await answer(message)), OK_TRAILERS)
 
     return run
 

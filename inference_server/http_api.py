@@ -11,20 +11,21 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from inference_server import content_encoding, oip_documents
+from inference_server import content_encoding, http_repository, oip_documents
 from inference_server.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from inference_server.errors import (
     ExecutionFailed,
     InvalidRequest,
     MethodNotAllowed,
+    NotFound,
     NotReady,
     RequestError,
     UnsupportedEncoding,
 )
 from inference_server.http_messages import Buffer, Request, Response
 from inference_server.http_paths import Target, parse_target
+from inference_server.http_repository import Repository
 from inference_server.messages import Call, InferenceRequest, InferenceResponse, ModelMetadata
-from inference_server.metrics import CONTENT_TYPE
 from inference_server.oip_json import Encoded, decode_request, encode_response
 from inference_server.oip_layouts import Layouts
 
@@ -32,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 PROTOCOL = "http"
 HTTP_EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "statistics")
+_CACHED = {
+    "": (),
+    **{outcome: ((b"Edgemodel-Cache", outcome.encode()),) for outcome in ("hit", "miss", "shared")},
+}
 _RETRY_AFTER = (b"Retry-After", b"1")
 _ACCEPTS = (b"Accept-Encoding", content_encoding.ACCEPTED)
 _OCTETS = b"application/octet-stream"
@@ -39,7 +44,7 @@ _OCTETS = b"application/octet-stream"
 # How many bytes of a body are JSON, the rest being binary data.
 _JSON_LENGTH = b"inference-header-content-length"
 _LOOKED_AT = frozenset(
-    {_JSON_LENGTH, b"accept-encoding", b"cache-control", b"content-encoding", b"traceparent"}
+    {_JSON_LENGTH, b"accept", b"accept-encoding", b"cache-control", b"content-encoding", b"traceparent"}
 )
 # A response shorter than that is not worth encoding: it fits one packet as it is.
 _ENCODED_BYTES = 1024
@@ -53,12 +58,16 @@ class HttpApi:
     Args:
         dataplane: What knows the models.
         max_body_bytes: Most bytes of a body after decoding its Content-Encoding.
+        repository: Loads and unloads models; None where there is nothing to load from.
     """
 
     looks_at = _LOOKED_AT
 
-    def __init__(self, dataplane: DataPlane, max_body_bytes: int) -> None:
+    def __init__(
+        self, dataplane: DataPlane, max_body_bytes: int, repository: Repository | None = None
+    ) -> None:
         self._dataplane = dataplane
+        self._repository = repository
         self._max_body_bytes = max_body_bytes
         self._targets: dict[bytes, Target] = {}
         self._layouts = Layouts()
@@ -68,7 +77,6 @@ class HttpApi:
             "server": self._server,
             "live": self._live,
             "ready": self._ready,
-            "metrics": self._metrics,
             "openapi.json": self._openapi,
             "stats": self._all_statistics,
             "model": self._model,
@@ -90,6 +98,10 @@ class HttpApi:
             _check_method(request.method, target)
             if target.operation == "model-infer":
                 response = await self._infer(target, request)
+            elif target.operation.startswith("repository-"):
+                response = await self._repository_request(target, request)
+            elif target.operation == "metrics":
+                response = self._metrics(request)
             else:
                 response = self._get[target.operation](target)
             if accepted := request.headers.get(b"accept-encoding"):
@@ -141,10 +153,11 @@ class HttpApi:
         exchange = _Exchange(body, header_length, self._layouts)
         del body  # a decoded one is in nobody's account: it lives until the arrays are made
         encoded = await self._dataplane.infer(call, exchange.decode, exchange.encode)
+        cached = _CACHED[call.cached]
         if encoded.header_length is None:
-            return Response(200, encoded.body)
+            return Response(200, encoded.body, headers=cached)
         length = b"%d" % encoded.header_length
-        return Response(200, encoded.body, _OCTETS, ((b"Inference-Header-Content-Length", length),))
+        return Response(200, encoded.body, _OCTETS, ((b"Inference-Header-Content-Length", length), *cached))
 
     async def _decode_content(self, header: bytes, body: Buffer) -> Buffer:
         """Return what a body encodes."""
@@ -157,20 +170,38 @@ class HttpApi:
             return await asyncio.to_thread(content_encoding.decode, encoding, body, self._max_body_bytes)
 
     def _server(self, _: Target) -> Response:
+        repository = ("model_repository",) if self._repository is not None else ()
         return _json(
             200,
-            {"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": (*HTTP_EXTENSIONS, *EXTENSIONS)},
+            {
+                "name": SERVER_NAME,
+                "version": SERVER_VERSION,
+                "extensions": (*HTTP_EXTENSIONS, *EXTENSIONS, *repository),
+            },
+        )
+
+    async def _repository_request(self, target: Target, request: Request) -> Response:
+        if self._repository is None:
+            raise NotFound("model repository: this server has none; start it with --model-repository")
+        body = request.body
+        if b"content-encoding" in request.headers:
+            body = await self._decode_content(request.headers[b"content-encoding"], body)
+        operation = target.operation.removeprefix("repository-")
+        return Response(
+            200, (await http_repository.answer(self._repository, operation, target.model, bytes(body)),)
         )
 
     def _live(self, _: Target) -> Response:
-        return _json(200, {"live": True})
+        alive = self._dataplane.watchdog.alive
+        return _json(200 if alive else 503, {"live": alive})
 
     def _ready(self, _: Target) -> Response:
         ready = self._dataplane.ready
         return _json(200 if ready else 503, {"ready": ready})
 
-    def _metrics(self, _: Target) -> Response:
-        return Response(200, (self._dataplane.metrics.render(),), CONTENT_TYPE.encode("ascii"))
+    def _metrics(self, request: Request) -> Response:
+        body, content_type = self._dataplane.metrics.exposition(request.headers.get(b"accept", b""))
+        return Response(200, (body,), content_type.encode("ascii"))
 
     def _openapi(self, _: Target) -> Response:
         from inference_server import openapi  # few ever ask for it
@@ -268,7 +299,8 @@ def _refuses_cache(header: bytes) -> bool:
 
 
 def _check_method(method: str, target: Target) -> None:
-    allowed = ("POST",) if target.operation == "model-infer" else ("GET", "HEAD")
+    posted = target.operation == "model-infer" or target.operation.startswith("repository-")
+    allowed = ("POST",) if posted else ("GET", "HEAD")
     if method not in allowed:
         raise MethodNotAllowed(f"method {method}: expected {' or '.join(allowed)}", ", ".join(allowed))
 

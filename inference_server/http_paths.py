@@ -48,6 +48,10 @@ def parse_target(target: bytes) -> Target:
             return Target("server")
         case ["", "v2", "health", ("live" | "ready") as state]:
             return Target(state)
+        case ["", "v2", "repository", "index"]:
+            return Target("repository-index")
+        case ["", "v2", "repository", "models", model, ("load" | "unload") as operation]:
+            return Target(f"repository-{operation}", model)
         case ["", ("metrics" | "openapi.json") as document]:
             return Target(document)
         case ["", "v2", "models", "stats"]:

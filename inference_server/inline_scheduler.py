@@ -13,17 +13,20 @@ from dataclasses import replace
 from inference_server.costs import Costs
 from inference_server.errors import NotFound
 from inference_server.merging import rows_of
-from inference_server.messages import InferenceRequest
+from inference_server.messages import Call, InferenceRequest
 from inference_server.plan import Plan
 from inference_server.request_queue import Batch
 from inference_server.runs import Run, compute
 from inference_server.scheduler import MOST_WAITING, Scheduler, Watcher
 from inference_server.tensors import Array
+from inference_server.thermal_curve import pause_after
 
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.002
 """After so much computing the event loop gets to read and write before the next run; longer runs go to threads."""
+_REST_SECONDS = 0.004
+"""Pauses between short runs are put together up to this: timers count in milliseconds."""
 _LONELY = 8
 """After so many ticks with one request each, requests are computed as they come, without waiting for the tick's end …"""
 _AT_ONCE = 64
@@ -47,6 +50,7 @@ class InlineScheduler(Scheduler):
         self._lonely = 0  # ticks in a row that brought one request
         self._at_once = 0  # requests that may still be computed without waiting for the tick's end
         self._slow = 0.0  # slow runs of late
+        self._rest = 0.0  # seconds of pauses that are due, because the machine is hot
         self._mark, self._since_mark = time.thread_time(), 0  # of this thread's computing, some runs ago
         self._most_elements = _most_elements(plan)
         self._aside = Scheduler(run, replace(plan, inline=False), watcher, most_waiting)
@@ -61,10 +65,14 @@ class InlineScheduler(Scheduler):
         """Number of requests that wait."""
         return super().waiting + self._aside.waiting
 
-    def allow(self, sessions: int) -> None:
-        """Have no effect: there is one run at a time, on the loop's thread."""
+    def slow_down(self, share: float) -> None:
+        """Compute only this share of the time, from just above 0 to 1."""
+        super().slow_down(share)
+        self._aside.slow_down(share)
 
-    async def compute(self, request: InferenceRequest, deadline: float | None) -> list[Array]:
+    async def compute(
+        self, request: InferenceRequest, deadline: float | None, call: Call | None = None
+    ) -> list[Array]:
         """Return the outputs of a request.
 
         Raises:
@@ -76,16 +84,21 @@ class InlineScheduler(Scheduler):
         for array in request.inputs.values():
             elements += array.size
         if elements > self._most_elements:
-            return await self._aside.compute(request, deadline)
-        if self._at_once and not self._due:
+            return await self._aside.compute(request, deadline, call)
+        if self._at_once and not self._due and self._share >= 1:
             self._at_once -= 1
             started = time.monotonic()
             arrays = self._run(request.outputs, request.inputs)
-            self._ran(rows_of(request.inputs) or 1 if self.plan.batchable else 1, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            rows = rows_of(request.inputs) or 1 if self.plan.batchable else 1
+            if call is not None:
+                call.note(started, started, seconds, rows)
+            self._ran(rows, seconds)
             self._watcher.waited(0.0)
             return arrays
         loop = asyncio.get_running_loop()
         waiting = self._waiting(request, deadline, loop.create_future())
+        waiting.call = call
         self._admit(waiting)
         if not self._due:
             self._due = True
@@ -124,6 +137,12 @@ class InlineScheduler(Scheduler):
             queue.ended(batch, done.seconds)
             self._judge(done.seconds)
             self._deliver(done)
+            self._rest += pause_after(done.seconds, self._share)
+            if self._rest >= _REST_SECONDS:
+                self._due = True
+                asyncio.get_running_loop().call_later(self._rest, self._flush)
+                self._rest = 0.0
+                break
             if len(queue) and time.monotonic() >= until:
                 self._due = True
                 asyncio.get_running_loop().call_soon(self._flush)

@@ -19,6 +19,11 @@ class Call:
         trace: W3C `traceparent` as it came; "" for none.
         cache: Whether the client lets the answer come from the result cache.
         received: Moment of `time.monotonic()` at which the request was complete; 0 until the data plane has it.
+        decoded: Moment at which it began to wait for its turn; 0 if it never did.
+        began: Moment at which the run that answered it began; 0 if none did.
+        computed: Seconds that this run took.
+        rows: Rows of this run, those of other requests included.
+        cached: What the result cache did: "hit", "miss", "shared", or "" when it was not asked.
     """
 
     protocol: str
@@ -28,6 +33,18 @@ class Call:
     trace: str = ""
     cache: bool = True
     received: float = 0.0
+    decoded: float = 0.0
+    began: float = 0.0
+    computed: float = 0.0
+    rows: int = 0
+    cached: str = ""
+
+    def note(self, decoded: float, began: float, computed: float, rows: int) -> None:
+        """Note how its run went: attributes of these names."""
+        self.decoded = decoded
+        self.began = began
+        self.computed = computed
+        self.rows = rows
 
 
 # The two that every request makes are not frozen: it would triple the time to make one, to a microsecond and a half.

@@ -7,6 +7,7 @@ else.
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,9 +32,14 @@ _MODEL = ("model", "version")
 
 
 class Metrics:
-    """All metrics of one server, in a registry of their own."""
+    """All metrics of one server, in a registry of their own.
 
-    def __init__(self) -> None:
+    Args:
+        exemplars: Whether trace ids go with the latency histogram, for scrapers that ask for OpenMetrics.
+    """
+
+    def __init__(self, *, exemplars: bool = False) -> None:
+        self.exemplars = exemplars
         self.registry = CollectorRegistry()
         # CPU and memory of the process, under the names every Prometheus client library uses.
         ProcessCollector(registry=self.registry)
@@ -126,6 +132,58 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.cache_hits = Counter(
+            "inference_cache_hits",
+            "Requests answered from the result cache, or by an equal request that was being computed.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.cache_misses = Counter(
+            "inference_cache_misses",
+            "Requests looked up in the result cache and computed.",
+            _MODEL,
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "inference_cache_bytes",
+            "Memory that the result cache takes, of all models together.",
+            registry=self.registry,
+        )
+        self.thermal = Gauge(
+            "inference_thermal_celsius",
+            "Temperature of the machine's thermal zones.",
+            ("zone",),
+            registry=self.registry,
+        )
+        self.concurrency_ratio = Gauge(
+            "inference_concurrency_limit_ratio",
+            "Share of the time in which models may compute: less than 1 while the machine is hot.",
+            registry=self.registry,
+        )
+        self.concurrency_ratio.set(1)
+        self.stuck_runs = Gauge(
+            "inference_stuck_runs",
+            "Runs that take so much longer than any before that the server calls itself dead.",
+            registry=self.registry,
+        )
+        self.log_dropped = Counter(
+            "inference_request_log_dropped",
+            "Lines of the request log that nobody read in time.",
+            registry=self.registry,
+        )
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus text format."""
         return generate_latest(self.registry)
+
+    def exposition(self, accept: bytes) -> tuple[bytes, str]:
+        """Return all metrics as a scraper wants them, and their content type.
+
+        Args:
+            accept: Its `Accept` header. OpenMetrics, for which Prometheus asks, is spoken only where there are exemplars:
+                the classic format cannot carry them, and is read by every tool.
+        """
+        if self.exemplars and b"application/openmetrics-text" in accept:
+            text: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+            return text, openmetrics.CONTENT_TYPE_LATEST
+        return self.render(), CONTENT_TYPE

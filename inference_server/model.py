@@ -8,13 +8,9 @@ measures requests.
 With `onnx_session` the only module that imports onnxruntime.
 """
 
-import contextlib
-import ctypes
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -27,6 +23,7 @@ from inference_server.model_directory import ModelFiles
 from inference_server.onnx_errors import is_about_memory, out_of_memory, plain
 from inference_server.onnx_file import check_external_data, has_loops
 from inference_server.onnx_session import open_session
+from inference_server.resident import give_back, resident_bytes
 from inference_server.tensors import DYNAMIC, Array, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -58,7 +55,8 @@ class Model:
         open_size: A size with which the model runs for axes that it leaves open; None when none was found.
         has_loops: Whether what it computes depends on values, so that the size of a request does not tell its price.
         load_seconds: Time the load and the warm-up took.
-        memory_bytes: Growth of this process's resident memory over load and warm-up; shared pages included.
+        memory_bytes: Growth of this process's resident memory from before the load until `measure` was last called; shared
+            pages included.
     """
 
     def __init__(
@@ -75,7 +73,9 @@ class Model:
         Raises:
             LoadError: The model cannot be served.
         """
-        started, self._resident_before = time.monotonic(), _resident_bytes()
+        started = time.monotonic()
+        give_back()
+        self._resident_before = resident_bytes()
         check_memory(files, memory_limit())
         check_external_data(files)
         self.has_loops = has_loops(files)
@@ -96,7 +96,7 @@ class Model:
         self._output_names = [spec.name for spec in self.metadata.outputs]
         self.open_size = self._warm_up()
         self.load_seconds = time.monotonic() - started
-        self.memory_bytes = max(0, _resident_bytes() - self._resident_before)
+        self.memory_bytes = max(0, resident_bytes() - self._resident_before)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
         """Return the named outputs for these inputs. Blocks; any number of threads may call it at the same time.
@@ -132,12 +132,12 @@ class Model:
                 shrink = ort.RunOptions()
                 shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
                 self._run(self._output_names, example(self.metadata.inputs, 1, self.open_size), shrink)
-            _return_free_memory()
+            give_back()
             if self.open_size is not None:
                 self._run(self._output_names, example(self.metadata.inputs, 1, self.open_size), None)
         except Exception as error:  # noqa: BLE001 — as in `run`; what ran before runs again, but for memory
             logger.warning("memory was not given back", extra={"fields": {"error": plain(error)}})
-        self.memory_bytes = max(0, _resident_bytes() - self._resident_before)
+        self.memory_bytes = max(0, resident_bytes() - self._resident_before)
 
     def _open(self, threads: int) -> None:
         self._session = open_session(self._files, threads, self._providers, self._low_memory)
@@ -193,16 +193,3 @@ def _spec(node: ort.NodeArg, what: str) -> TensorSpec:
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else DYNAMIC for size in node.shape)
     return TensorSpec(node.name, datatype, shape)
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")  # 16 KiB on a Raspberry Pi 5
-
-
-def _return_free_memory() -> None:
-    """Let glibc return free pages: it keeps tens of megabytes that reading and prepacking weights have freed."""
-    with contextlib.suppress(
-        OSError, AttributeError
-    ):  # another C library has no such call, and no such habit
-        ctypes.CDLL(None).malloc_trim(0)

@@ -4,17 +4,22 @@ Promises that what it was given is answered or refused with a `RequestError`, an
 once the last run has ended. Names, versions and the count of requests are the data plane's.
 """
 
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inference_server.inline_scheduler import InlineScheduler
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
 from inference_server.metrics import Metrics
 from inference_server.plan import Plan
+from inference_server.request_queue import Batch
 from inference_server.scheduler import Scheduler
 from inference_server.statistics import ModelStatistics
 from inference_server.tensors import NUMPY_TYPES, Array, TensorSpec
+
+if TYPE_CHECKING:
+    from inference_server.result_cache import ModelResults
 
 
 class ServedModel(Protocol):
@@ -53,6 +58,11 @@ class ModelSlot:
         metrics: Where to count.
         most_waiting: Most requests that may wait.
         most_bytes: Most bytes of one tensor, and of all inputs and outputs of a request as far as its rows tell.
+
+    Attributes:
+        used: Moment of `time.monotonic()` of the last request.
+        results: Its kept answers; None where none are kept.
+        longest_run: Seconds that its longest run took, calibration's included.
     """
 
     def __init__(
@@ -84,9 +94,17 @@ class ModelSlot:
         kind = InlineScheduler if plan.inline else Scheduler
         self.scheduler: Scheduler = kind(model.run, plan, self, most_waiting)
         self._show()
+        self.used = time.monotonic()
+        self.longest_run = max((seconds for _, seconds in plan.costs), default=0.0)
+        self.results: ModelResults | None = None
 
-    def compute(self, call: Call, request: InferenceRequest) -> Coroutine[Any, Any, list[Array]]:
-        """Return, when awaited, the outputs that were asked for.
+    @property
+    def running(self) -> tuple[Batch, ...]:
+        """Runs that are under way."""
+        return self.scheduler.running
+
+    def answer(self, call: Call, request: InferenceRequest) -> Coroutine[Any, Any, list[Array]]:
+        """Return, when awaited, the outputs that were asked for, computed or kept.
 
         Raises:
             RequestError: The model refuses or fails, or there is no time or memory for it.
@@ -95,7 +113,17 @@ class ModelSlot:
         if request.timeout is not None:
             own = call.received + request.timeout
             deadline = own if deadline is None else min(own, deadline)
-        return self.scheduler.compute(request, deadline)
+        if self.results is None or not call.cache:
+            return self.scheduler.compute(request, deadline, call)
+        return self._answer_or_keep(self.results, call, request, deadline)
+
+    async def _answer_or_keep(
+        self, results: "ModelResults", call: Call, request: InferenceRequest, deadline: float | None
+    ) -> list[Array]:
+        arrays, call.cached = await results.answer(
+            request, lambda: self.scheduler.compute(request, deadline, call), deadline
+        )
+        return arrays
 
     async def close(self) -> None:
         """Take no further request, and return when the last one has ended; then its gauges go."""
@@ -123,6 +151,8 @@ class ModelSlot:
         self._compute_duration.observe(seconds)
         self._batch_size.observe(rows)
         self.statistics.ran(rows, seconds)
+        if seconds > self.longest_run:
+            self.longest_run = seconds
 
     def waited(self, seconds: float) -> None:
         """Count a request's wait (for `Scheduler`)."""

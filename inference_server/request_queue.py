@@ -11,6 +11,7 @@ from typing import Any
 
 from inference_server.batching import backlog, choose, refusal, wait_for_more
 from inference_server.costs import Costs
+from inference_server.messages import Call
 from inference_server.plan import Plan
 from inference_server.tensors import Array
 
@@ -35,6 +36,7 @@ class Waiting:
         rows_done: Rows that have been computed.
         parts: Outputs of the pieces computed so far, by their first row.
         gone: Cancelled, expired or answered: not to be computed.
+        call: Where it is noted how the request fared; None for nowhere.
     """
 
     inputs: Mapping[str, Array]
@@ -49,6 +51,7 @@ class Waiting:
     rows_done: int = 0
     parts: dict[int, list[Array]] | None = None
     gone: bool = False
+    call: Call | None = None
 
     @property
     def elements_left(self) -> int:
@@ -76,6 +79,7 @@ class Batch:
         smallest_first: Whose turn it was; None when all that waited had one size.
         taken: When it was taken.
         expected: Seconds it will probably take.
+        thread: Identity of the thread that computes it; 0 before one does.
     """
 
     pieces: list[Piece]
@@ -84,6 +88,7 @@ class Batch:
     smallest_first: bool | None
     taken: float
     expected: float
+    thread: int = 0
 
 
 @dataclass(slots=True)

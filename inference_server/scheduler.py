@@ -19,11 +19,12 @@ from typing import Protocol
 from inference_server.costs import Costs
 from inference_server.errors import DeadlineExceeded, NotFound, Overloaded, RequestError
 from inference_server.merging import join, key_of, rows_of
-from inference_server.messages import InferenceRequest
+from inference_server.messages import Call, InferenceRequest
 from inference_server.plan import Plan
 from inference_server.request_queue import Batch, RequestQueue, Waiting
 from inference_server.runs import Done, Run, compute
 from inference_server.tensors import Array
+from inference_server.thermal_curve import pause_after, slowed
 
 MOST_WAITING = 1024
 """Most requests that may wait for one model; connections are bounded by twice that."""
@@ -59,6 +60,8 @@ class Scheduler:
         self._work = threading.Condition(self._lock)
         self._idle = 0
         self._allowed = plan.sessions
+        self._share = 1.0  # of its time that an allowed session computes
+        self._cool = threading.Event()  # set when pauses are over for good
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._emptied: asyncio.Event | None = None
@@ -74,10 +77,10 @@ class Scheduler:
         """Number of requests that wait."""
         return len(self._queue)
 
-    def allow(self, sessions: int) -> None:
-        """Let at most so many runs be under way, 1 to `plan.sessions`."""
+    def slow_down(self, share: float) -> None:
+        """Compute only this share of the time, from just above 0 to 1: fewer runs at a time, and pauses between them."""
         with self._work:
-            self._allowed = min(max(1, sessions), self.plan.sessions)
+            self._allowed, self._share = slowed(self.plan.sessions, share)
             self._work.notify_all()
 
     def check_door(self, deadline: float | None) -> None:
@@ -96,8 +99,15 @@ class Scheduler:
             if reason is not None:
                 raise Overloaded(reason)
 
-    async def compute(self, request: InferenceRequest, deadline: float | None) -> list[Array]:
+    async def compute(
+        self, request: InferenceRequest, deadline: float | None, call: Call | None = None
+    ) -> list[Array]:
         """Return the outputs of a request.
+
+        Args:
+            request: What to compute.
+            deadline: Moment of `time.monotonic()` after which nobody wants it; None for none.
+            call: Where to note how long it waited and computed; None for nowhere.
 
         Raises:
             RequestError: The model refuses or fails, there is no time for it, or the model has been unloaded.
@@ -107,6 +117,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Array]] = loop.create_future()
         waiting = self._waiting(request, deadline, future)
+        waiting.call = call
         with self._work:
             self._admit(waiting)
             if self._idle:
@@ -129,16 +140,20 @@ class Scheduler:
     async def close(self) -> None:
         """Take no further request, and return when those that wait are answered and no run is under way."""
         self._closed = True
+        self._cool.set()
         self._emptied = asyncio.Event()
         with self._work:
             self._work.notify_all()
             over = not len(self._queue) and not self._queue.running
         if not over:
             await self._emptied.wait()
+        for thread in self._threads:  # they hold the model until they have ended, which is a moment later
+            await asyncio.to_thread(thread.join, 1.0)
 
     def abandon(self) -> None:
         """Take no further request and drop what waits; a run that is under way is left to itself."""
         self._closed = True
+        self._cool.set()
         with self._work:
             left = self._queue.clear()
             self._work.notify_all()
@@ -176,6 +191,8 @@ class Scheduler:
                 continue
             if piece.first == 0:
                 watcher.waited(batch.taken - waiting.arrived)
+                if waiting.call is not None:
+                    waiting.call.note(waiting.arrived, batch.taken, done.seconds, batch.rows)
             if piece.rows == waiting.rows or isinstance(result, RequestError):
                 self._forget(waiting)
                 _answer(waiting, result)
@@ -222,10 +239,14 @@ class Scheduler:
 
     def _session(self) -> None:
         while (batch := self._next()) is not None:
+            batch.thread = threading.get_ident()
             done = compute(self._run, batch)
             with self._work:
                 self._queue.ended(batch, done.seconds)
             self._on_loop(self._deliver, done)
+            # After the answer was handed over: a hot machine makes the next request wait, not this one.
+            if (rest := pause_after(done.seconds, self._share)) and not self._closed:
+                self._cool.wait(rest)
 
     def _next(self) -> Batch | None:
         """Wait for a batch; None when there will be no more."""

@@ -25,7 +25,10 @@ class Settings:
     """Everything a running server needs to know.
 
     Attributes:
-        model: Model directory or plain `.onnx` file.
+        model: Model directory or plain `.onnx` file; None where `model_repository` is given.
+        model_repository: Folder of model directories, served side by side; None where `model` is given.
+        repository_memory_bytes: Most memory that all models of the repository may take together, as measured while they
+            were loaded; None for no bound.
         name: Model name in URLs; None takes it from `model.json`, then from the file or directory name.
         version: Model version in URLs; None takes it from `model.json`, then "1".
         digest: Manifest digest of the artifact, for `inference_model_info`; None takes it from `model.json`.
@@ -43,11 +46,17 @@ class Settings:
         drain_delay: Seconds of full service after SIGTERM while readiness already says no.
         drain_timeout: Seconds that requests in flight get after that.
         golden_timeout: Seconds that the golden samples may take together before the server is ready.
+        cache_bytes: Most memory of the result cache; 0 keeps no answers.
+        cache_ttl: Seconds that an answer may be given again; 0 for as long as there is room.
+        request_log: Share of the requests that went well that is logged, beside failed ones; None logs none at all.
+        exemplars: Whether trace ids go with the latency histogram.
         termination_log: Where the reason of a failed start is left, if the file exists.
         log_level: Name of a level of the standard library's logging.
     """
 
-    model: Path
+    model: Path | None = None
+    model_repository: Path | None = None
+    repository_memory_bytes: int | None = None
     name: str | None = None
     version: str | None = None
     digest: str | None = None
@@ -65,6 +74,10 @@ class Settings:
     drain_delay: float = 5.0
     drain_timeout: float = 20.0
     golden_timeout: float = 60.0
+    cache_bytes: int = 0
+    cache_ttl: float = 60.0
+    request_log: float | None = None
+    exemplars: bool = False
     termination_log: Path = DEFAULT_TERMINATION_LOG
     log_level: str = "INFO"
 
@@ -91,7 +104,7 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _seconds(raw: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,3})?", raw):
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", raw):
         raise ValueError("seconds, as in 5 or 0.5")
     return float(raw)
 
@@ -99,6 +112,12 @@ def _seconds(raw: str) -> float:
 def _short_seconds(raw: str) -> float:
     if not re.fullmatch(r"[0-9](\.[0-9]{1,6})?", raw):
         raise ValueError("seconds below 10, as in 0.002")
+    return float(raw)
+
+
+def _share(raw: str) -> float:
+    if not re.fullmatch(r"[01](\.[0-9]{1,6})?", raw) or float(raw) > 1:
+        raise ValueError("a share from 0 to 1, as in 0.01")
     return float(raw)
 
 
@@ -139,6 +158,22 @@ class _Option:
 
 OPTIONS = (
     _Option("model", "--model", "EDGEMODEL_MODEL", Path, "PATH", "model directory or .onnx file (required)"),
+    _Option(
+        "model_repository",
+        "--model-repository",
+        "EDGEMODEL_MODEL_REPOSITORY",
+        Path,
+        "DIR",
+        "instead of --model: serve each model directory in this one, and load and unload at run time",
+    ),
+    _Option(
+        "repository_memory_bytes",
+        "--repository-memory-bytes",
+        "EDGEMODEL_REPOSITORY_MEMORY_BYTES",
+        _whole(1, 1 << 50),
+        "BYTES",
+        "unload the least recently used models of the repository beyond this (no bound)",
+    ),
     _Option("name", "--name", "EDGEMODEL_MODEL_NAME", _text, "NAME", "model name in URLs"),
     _Option("version", "--model-version", "EDGEMODEL_MODEL_VERSION", _text, "V", "model version in URLs"),
     _Option("digest", "--digest", "EDGEMODEL_DIGEST", _digest, "DIGEST", "digest of the artifact's manifest"),
@@ -242,6 +277,38 @@ OPTIONS = (
         "golden samples that take longer fail (60)",
     ),
     _Option(
+        "cache_bytes",
+        "--cache-bytes",
+        "EDGEMODEL_CACHE_BYTES",
+        _whole(0, 1 << 50),
+        "BYTES",
+        "memory for answers that are given again to equal requests (0: off)",
+    ),
+    _Option(
+        "cache_ttl",
+        "--cache-ttl",
+        "EDGEMODEL_CACHE_TTL",
+        _seconds,
+        "SECONDS",
+        "give an answer again for so long, 0 for as long as there is room (60)",
+    ),
+    _Option(
+        "request_log",
+        "--request-log",
+        "EDGEMODEL_REQUEST_LOG",
+        _share,
+        "SHARE",
+        "log this share of the requests to stdout, and those that failed; 0 only those (off)",
+    ),
+    _Option(
+        "exemplars",
+        "--exemplars",
+        "EDGEMODEL_EXEMPLARS",
+        _truth,
+        "BOOL",
+        "show trace ids beside latencies to scrapers that ask for OpenMetrics (false)",
+    ),
+    _Option(
         "termination_log",
         "--termination-log",
         "EDGEMODEL_TERMINATION_LOG",
@@ -264,7 +331,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m inference_server",
         description="Serve one ONNX model over the Open Inference Protocol v2 (HTTP).",
-        epilog="Exit codes: 0 drained, 2 settings, 3 cannot listen, 10 ModelLoadFailed, 11 UnsupportedOpset, "
+        epilog="Exit codes: 0 drained, 2 settings, 3 cannot listen, 70 stuck, 10 ModelLoadFailed, 11 UnsupportedOpset, "
         "12 MissingExternalData, 13 AmbiguousModelFile, 14 ModelFileNotFound, 15 OutOfMemory.",
         allow_abbrev=False,
     )
@@ -315,8 +382,10 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
             values[option.field] = option.convert(raw)
         except ValueError as error:
             raise InvalidSettings(f"{source}: expected {error}, found {raw!r}") from None
-    if "model" not in values:
+    if "model" not in values and "model_repository" not in values:
         raise InvalidSettings(
             "--model: expected a model directory or an .onnx file, found nothing; set it or EDGEMODEL_MODEL"
         )
+    if "model" in values and "model_repository" in values:
+        raise InvalidSettings("--model-repository: expected nothing beside --model; give one of the two")
     return Settings(**values)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,11 +16,13 @@ PATIENCE = 30.0
 class ServerProcess:
     """One `python -m inference_server`, and the lines it logs."""
 
-    def __init__(self, *arguments, model=None):
+    def __init__(self, *arguments, model=None, stdout=None, environment=None):
         given = ["--model", str(model)] if model is not None else []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "inference_server", *given, "--host", "127.0.0.1", *map(str, arguments)],
+            stdout=stdout,
             stderr=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
             text=True,
             cwd=Path(__file__).parents[2],
         )
@@ -68,8 +71,8 @@ class ServerProcess:
 
 
 @contextmanager
-def running(*arguments, model=None):
-    server = ServerProcess("--port", 0, *arguments, model=model)
+def running(*arguments, **options):
+    server = ServerProcess("--port", 0, *arguments, **options)
     try:
         yield server
     finally:
@@ -90,11 +93,11 @@ async def request(reader, writer, method, target, body=b"", headers=()):
     return int(first.split()[1]), headers, answer
 
 
-async def ask(port, method, target, body=b""):
+async def ask(port, method, target, body=b"", headers=()):
     """One exchange on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        return await request(reader, writer, method, target, body)
+        return await request(reader, writer, method, target, body, headers)
     finally:
         writer.close()
 

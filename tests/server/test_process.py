@@ -97,9 +97,11 @@ async def test_external_data_is_served_from_its_own_file(tmp_path):
         assert json.loads(body)["outputs"][0]["data"] == x[0].tolist()
 
 
-async def test_no_request_fails_when_one_of_two_is_told_to_end(tmp_path):
+@pytest.mark.parametrize("options", [(), ("--cache-bytes", 1 << 20)], ids=["computed", "kept"])
+async def test_no_request_fails_when_one_of_two_is_told_to_end(tmp_path, options):
     root = model_directory(tmp_path, mlp())
-    with running("--drain-delay", 1, model=root) as old, running("--drain-delay", 1, model=root) as new:
+    options = ("--drain-delay", 1, *options)
+    with running(*options, model=root) as old, running(*options, model=root) as new:
         for server in (old, new):
             server.event("ready")
         endpoints = Endpoints(old.port, new.port)

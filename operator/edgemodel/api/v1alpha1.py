@@ -6,7 +6,7 @@ Rules that span fields are CEL rules in ``edgemodel.api.crd``; the API server en
 """
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,25 @@ class PullSecret(Resource):
     """Name of a kubernetes.io/dockerconfigjson Secret in the same namespace."""
 
 
+class BatchingSpec(Resource):
+    """How requests share runs of the model. What is empty, the server calibrates when it has loaded the model."""
+
+    max_batch_size: int | None = Field(default=None, ge=1, le=4096)
+    """Most rows of a run that several requests share; 1 computes each request by itself."""
+    max_queue_delay: str | None = Field(default=None, pattern=r"^([0-9]{1,4}ms|[0-9]s)$", max_length=6)
+    """Longest time that a request waits for others to share its run, as in 2ms; 0ms never waits. It is spent only while that
+    pays off."""
+
+
+class CacheSpec(Resource):
+    """Answers that are kept and given again to equal requests. Not for models that are random on purpose."""
+
+    max_bytes: int = Field(ge=1, le=1 << 40)
+    """Memory for kept answers in each pod; it counts towards the container's memory limit."""
+    ttl: Duration = "1m"
+    """How long an answer may be given again; 0s for as long as there is room."""
+
+
 class ServerSpec(Resource):
     """How the inference server runs."""
 
@@ -34,7 +53,17 @@ class ServerSpec(Resource):
     resources: FreeForm = Field(default_factory=dict)
     """Requests and limits of the server container, as in a Pod."""
     threads: int | None = Field(default=None, ge=1, le=256)
-    """Threads that one inference may use; the CPU limit rounded up when empty."""
+    """Threads that one run of the model uses; when empty, the server measures which number within the CPU limit is best."""
+    batching: BatchingSpec = Field(default_factory=BatchingSpec)
+    """How requests share runs of the model."""
+    cache: CacheSpec | None = None
+    """Answers that are kept and given again to equal requests; none when empty."""
+    memory_mode: Literal["Standard", "Low"] = "Standard"
+    """Low keeps weights in their file, where the kernel can drop them and pods share them, at a price in time."""
+    providers: list[Annotated[str, Field(pattern=r"^[A-Za-z]{1,60}$")]] = Field(
+        default_factory=list, max_length=8
+    )
+    """Execution providers of ONNX Runtime, the preferred one first, as in cuda; the CPU is what remains."""
     extra_env: list[FreeForm] = Field(default_factory=list, max_length=64)
     """More environment variables of the server container, as in a Pod."""
 

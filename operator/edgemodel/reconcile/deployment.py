@@ -30,7 +30,7 @@ from edgemodel.reconcile.child import (
     shown_version,
 )
 from edgemodel.reconcile.observed import Settings
-from edgemodel.reconcile.quantity import amount
+from edgemodel.reconcile.server_variables import variables
 
 PORT = 8080
 USER = 65532
@@ -156,7 +156,6 @@ def _fetch(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
 def _server(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
     """Return the container that loads the model directory and answers."""
     spec = model.spec.server
-    threads = spec.threads or _cpu_limit(spec.resources)
     container: Object = {
         "name": "server",
         "image": spec.image or settings.server_image,
@@ -167,7 +166,7 @@ def _server(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
             f"--model-version={shown_version(slot)}",
             *("--digest", slot.digest),
             *("--port", str(PORT)),
-            *(("--threads", str(threads)) if threads else ()),
+            *(("--threads", str(spec.threads)) if spec.threads else ()),
         ],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": _resources(spec.resources),
@@ -183,8 +182,8 @@ def _server(model: EdgeModel, settings: Settings, slot: Slot) -> Object:
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 (a volume of the pod's own)
         ],
     }
-    if spec.extra_env:
-        container["env"] = spec.extra_env
+    if env := variables(spec):
+        container["env"] = env
     return container
 
 
@@ -237,8 +236,3 @@ def _resources(override: Mapping[str, Any]) -> Object:
     requests = {key: value for key, value in SERVER_REQUESTS.items() if key not in limits}
     merged = {**override, "requests": {**requests, **(override.get("requests") or {})}}
     return {key: value for key, value in merged.items() if value}
-
-
-def _cpu_limit(resources: Mapping[str, Any]) -> int | None:
-    cores = amount((resources.get("limits") or {}).get("cpu"))
-    return math.ceil(cores) if cores else None

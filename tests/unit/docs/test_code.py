@@ -13,6 +13,7 @@ import yaml
 
 from edgemodel.api import crd
 from edgemodel.cli.main import parser
+from inference_server.settings import read_settings
 from tests.unit.docs.pages import PAGES, blocks, title
 
 KINDS = {kind.name: kind for kind in crd.KINDS}
@@ -49,6 +50,22 @@ def test_every_command_is_one_that_the_parser_takes(page: Path) -> None:
             parser(words[0]).parse_args(words)
         except SystemExit as left:
             raise AssertionError(f"edgemodel {shlex.join(words)}") from left
+
+
+def server_arguments(page: Path) -> list[list[str]]:
+    """Return the words after each `python -m inference_server` on a page."""
+    told = (
+        re.search(r"python -m inference_server +(-.*)", line)
+        for text in blocks(page, "sh", "console", "ini", "")
+        for line in text.replace("\\\n", " ").splitlines()
+    )
+    return [shlex.split(one[1], comments=True) for one in told if one]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if server_arguments(page)], ids=title)
+def test_every_start_of_the_server_is_one_that_it_takes(page: Path) -> None:
+    for words in server_arguments(page):
+        assert read_settings(words, {})
 
 
 def manifests(page: Path) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from edgemodel.reconcile.deployment import deployment
 from edgemodel.reconcile.drift import differs
 from edgemodel.reconcile.observed import GatewayPod, Observed, Settings
 from edgemodel.rollout.machine import Step
+from inference_server.settings import read_settings
 from tests.unit.reconcile.api_server import stored
 from tests.unit.reconcile.world import DIGESTS, SETTINGS, edge_model, judged
 
@@ -26,6 +27,10 @@ FULL: dict[str, Any] = {
     "modelFile": "detector.onnx",
     "replicas": 3,
     "server": {
+        "batching": {"maxBatchSize": 16, "maxQueueDelay": "2ms"},
+        "cache": {"maxBytes": 67108864, "ttl": "10m"},
+        "memoryMode": "Low",
+        "providers": ["OpenVINO"],
         "image": "example.org/custom-server@sha256:" + "0" * 64,
         "resources": {"requests": {"memory": "300Mi"}, "limits": {"cpu": "1500m", "nvidia.com/gpu": 1}},
         "extraEnv": [
@@ -201,26 +206,52 @@ def test_what_others_wrote_is_never_taken_for_a_flag() -> None:
 
 @pytest.mark.parametrize(
     ("server", "threads"),
-    [
-        ({}, None),
-        ({"threads": 3, "resources": {"limits": {"cpu": "8"}}}, "3"),
-        ({"resources": {"limits": {"cpu": "1500m"}}}, "2"),
-        ({"resources": {"limits": {"cpu": 0.5}}}, "1"),
-        ({"resources": {"limits": {"cpu": "plenty"}}}, None),
-    ],
-    ids=[
-        "nothing said",
-        "threads win",
-        "the limit rounded up",
-        "half a core is one thread",
-        "not a quantity",
-    ],
+    [({}, None), ({"threads": 3}, "3"), ({"resources": {"limits": {"cpu": "1500m"}}}, None)],
+    ids=["nothing said", "pinned", "a limit is the server's to read"],
 )
-def test_threads_follow_the_cpu_limit(server: dict[str, Any], threads: str | None) -> None:
+def test_threads_are_the_servers_to_measure_unless_pinned(
+    server: dict[str, Any], threads: str | None
+) -> None:
     args = deployment(edge_model(server=server), SETTINGS, slot(), 1)["spec"]["template"]["spec"][
         "containers"
     ][0]["args"]
     assert (args[args.index("--threads") + 1] if "--threads" in args else None) == threads
+
+
+@pytest.mark.parametrize(
+    ("server", "env"),
+    [
+        ({}, None),
+        ({"batching": {"maxBatchSize": 1}}, {"EDGEMODEL_MAX_BATCH_SIZE": "1"}),
+        ({"batching": {"maxQueueDelay": "2ms"}}, {"EDGEMODEL_MAX_QUEUE_DELAY": "0.002"}),
+        ({"batching": {"maxQueueDelay": "0ms"}}, {"EDGEMODEL_MAX_QUEUE_DELAY": "0"}),
+        ({"batching": {"maxQueueDelay": "9999ms"}}, {"EDGEMODEL_MAX_QUEUE_DELAY": "9.999"}),
+        (
+            {"cache": {"maxBytes": 67108864}},
+            {"EDGEMODEL_CACHE_BYTES": "67108864", "EDGEMODEL_CACHE_TTL": "60"},
+        ),
+        (
+            {"cache": {"maxBytes": 1, "ttl": "30d1ms"}},
+            {"EDGEMODEL_CACHE_BYTES": "1", "EDGEMODEL_CACHE_TTL": "2592000.001"},
+        ),
+        ({"memoryMode": "Low"}, {"EDGEMODEL_MEMORY_MODE": "Low"}),
+        ({"providers": ["cuda", "CPU"]}, {"EDGEMODEL_PROVIDERS": "cuda,CPU"}),
+        (
+            {"memoryMode": "Low", "extraEnv": [{"name": "EDGEMODEL_MEMORY_MODE", "value": "standard"}]},
+            {"EDGEMODEL_MEMORY_MODE": "standard"},
+        ),
+    ],
+)
+def test_what_is_said_of_the_server_reaches_it_as_variables_that_it_reads(
+    server: dict[str, Any], env: dict[str, str] | None
+) -> None:
+    container = deployment(edge_model(server=server), SETTINGS, slot(), 1)["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+    found = container.get("env")
+    assert ({one["name"]: one["value"] for one in found} if found else None) == env
+    # The two sides never import each other; this test may, and sees that the server takes each value.
+    assert read_settings(["--model", "/models"], env or {})
 
 
 @pytest.mark.parametrize(

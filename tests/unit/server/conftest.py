@@ -17,6 +17,7 @@ from inference_server.http_connection import HttpConnection
 from inference_server.http_peers import Peers
 from inference_server.messages import ModelMetadata
 from inference_server.metrics import Metrics
+from inference_server.result_cache import ResultCache
 from inference_server.tensors import TensorSpec
 
 
@@ -89,9 +90,11 @@ class Client:
 class Loopback:
     """The parts of a running server, and connections to it."""
 
-    def __init__(self, model, max_body_bytes):
+    def __init__(self, model, max_body_bytes, cache_bytes=0, exemplars=False):
         self.model = model
-        self.dataplane = DataPlane(Metrics())
+        metrics = Metrics(exemplars=exemplars)
+        cache = ResultCache(cache_bytes, 0, metrics) if cache_bytes else None
+        self.dataplane = DataPlane(metrics, cache=cache)
         self.dataplane.announce("m", "1")
         self.peers = Peers(
             HttpApi(self.dataplane, max_body_bytes),
@@ -125,8 +128,8 @@ def loopback():
     """A factory of running servers: `async with loopback() as server`."""
 
     @asynccontextmanager
-    async def start(*, loaded=True, max_body_bytes=4096):
-        server = Loopback(Doubler(), max_body_bytes)
+    async def start(*, loaded=True, max_body_bytes=4096, **options):
+        server = Loopback(Doubler(), max_body_bytes, **options)
         if loaded:
             server.dataplane.add(server.model)
         loop = asyncio.get_running_loop()

@@ -269,3 +269,21 @@ def test_the_reference_names_every_status_that_an_error_has():
     assert named == {code.name for code in CODES.values()} - {
         "UNKNOWN"
     }  # that of the root, which nothing raises
+
+
+async def test_trailers_say_whether_the_answer_was_kept(loopback):
+    async with loopback(cache_bytes=1 << 20) as server:
+        client = await Http2Client.connect(server)
+        answers = [await client.answer(await client.call(INFER, infer_message([1, 2]))) for _ in range(2)]
+        assert [answer.headers["edgemodel-cache"] for answer in answers] == ["miss", "hit"]
+        past = await client.call(INFER, infer_message([1, 2]), **{"cache-control": "no-store"})
+        assert "edgemodel-cache" not in (await client.answer(past)).headers
+        assert server.model.runs == 2
+
+
+async def test_liveness_is_the_watchdogs(loopback):
+    async with loopback() as server:
+        client = await Http2Client.connect(server)
+        server.dataplane.watchdog.alive = False
+        _, _, data = await ask(client, SERVICE + "ServerLive", inference_pb2.ServerLiveRequest())
+        assert not inference_pb2.ServerLiveResponse.FromString(data).live

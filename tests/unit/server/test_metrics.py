@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference_server.dataplane import DataPlane
 from inference_server.metrics import Metrics
+from inference_server.result_cache import ResultCache
 from tests.unit.server.conftest import Doubler
 
 ROOT = Path(__file__).parents[3]
@@ -26,7 +27,9 @@ def described(metrics):
 
 
 def exercised():
-    plane = DataPlane(Metrics())
+    metrics = Metrics()
+    plane = DataPlane(metrics, cache=ResultCache(1 << 20, 0, metrics))
+    metrics.thermal.labels("thermal_zone0 cpu-thermal").set(40)
     plane.add(Doubler())
     plane.count_refusal("http", "413", "m")
     return plane.metrics

@@ -7,9 +7,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from inference_server.errors import InvalidRequest, ModelLoadFailed, OutOfMemory, UnsupportedOpset
-from inference_server.model import Model, _resident_bytes
+from inference_server.model import Model
 from inference_server.model_directory import find_model
 from inference_server.onnx_session import CPU, choose_providers
+from inference_server.resident import resident_bytes
 from inference_server.tensors import TensorSpec
 from tests.server.onnx_models import (
     ONNX_TYPES,
@@ -165,7 +166,7 @@ def test_a_model_larger_than_the_memory_limit_is_refused_in_words(tmp_path):
 def test_memory_is_counted_in_the_kernels_own_pages(tmp_path, monkeypatch):
     def grown(page):
         monkeypatch.setattr(os, "sysconf", lambda _: page)
-        return _resident_bytes() // page
+        return resident_bytes() // page
 
     assert grown(16384) == pytest.approx(grown(4096), rel=0.1)
 

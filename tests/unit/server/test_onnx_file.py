@@ -5,8 +5,8 @@ from onnx import helper
 
 from inference_server.errors import MissingExternalData
 from inference_server.model_directory import find_model
-from inference_server.onnx_file import ExternalData, check_external_data, external_data
-from tests.server.onnx_models import build, identity, mlp, save, save_with_external_data, tensor
+from inference_server.onnx_file import ExternalData, check_external_data, external_data, has_loops
+from tests.server.onnx_models import build, identity, loop, mlp, save, save_with_external_data, tensor
 
 
 def test_a_model_without_external_data_names_none():
@@ -79,3 +79,37 @@ def test_external_data_is_relative_to_the_entry_and_may_be_anywhere_inside(tmp_p
     (tmp_path / "graph/weights/m.data").rename(tmp_path / "m.data")
     (tmp_path / "graph/weights/m.data").symlink_to("../../m.data")
     assert check_external_data(find_model(tmp_path)) == [tmp_path / "m.data"]
+
+
+def named_loop():
+    """Has the word in it, and no loop."""
+    node = helper.make_node("Identity", ["x"], ["y"], name="Loop")
+    return build([node], [tensor("x")], [tensor("y")])
+
+
+def loop_in_a_function():
+    node = helper.make_node("Loop", ["n", "c", "x"], ["y"], body=mlp().graph)
+    opsets = [helper.make_opsetid("", 17)]
+    model = build(
+        [helper.make_node("Again", ["x"], ["y"], domain="own")],
+        [tensor("x")],
+        [tensor("y")],
+        domains=("own",),
+    )
+    model.functions.append(helper.make_function("own", "Again", ["x"], ["y"], [node], opsets))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "loops"), [(mlp, False), (named_loop, False), (loop, True), (loop_in_a_function, True)]
+)
+def test_a_model_that_loops_is_recognised(tmp_path, model, loops):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model().SerializeToString())
+    assert has_loops(find_model(path)) is loops
+
+
+def test_a_file_that_cannot_be_followed_counts_as_looping(tmp_path):
+    path = save(loop(), tmp_path / "m.onnx")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert has_loops(find_model(path))

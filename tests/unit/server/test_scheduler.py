@@ -237,11 +237,11 @@ async def test_the_queue_has_an_end(model):
 
 async def test_fewer_sessions_can_be_allowed(model):
     scheduler = Scheduler(model.run, plan(sessions=3, batch_rows=1), Notes())
-    scheduler.allow(1)
+    scheduler.slow_down(1 / 3)
     first = await held(model, scheduler)
     others = await started(scheduler, request(1), request(2))
     assert len(scheduler.running) == 1
-    scheduler.allow(9)
+    scheduler.slow_down(1)
     await until(lambda: len(model.batches) == 3)
     model.go.set()
     await asyncio.gather(first, *others)

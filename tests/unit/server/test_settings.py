@@ -27,6 +27,19 @@ def test_a_flag_wins_over_its_variable():
     assert (settings.host, settings.digest) == ("", DIGEST)
 
 
+def test_a_repository_stands_in_for_a_model():
+    settings = read_settings(["--model-repository", "/r", "--repository-memory-bytes", "1000"], {})
+    assert (settings.model, settings.model_repository) == (None, Path("/r"))
+    assert settings.repository_memory_bytes == 1000
+
+
+def test_shares_and_switches():
+    environment = {"EDGEMODEL_REQUEST_LOG": "0.01", "EDGEMODEL_EXEMPLARS": "True"}
+    settings = read_settings(["--model", "m", "--cache-bytes", "1024", "--cache-ttl", "0.5"], environment)
+    assert (settings.request_log, settings.exemplars) == (0.01, True)
+    assert (settings.cache_bytes, settings.cache_ttl) == (1024, 0.5)
+
+
 def test_every_setting_has_a_flag_and_a_variable():
     assert [option.field for option in OPTIONS] == [field.name for field in fields(Settings)]
 
@@ -45,6 +58,17 @@ def test_a_service_called_edgemodel_does_not_become_the_port():
             "--port: expected a whole number from 0 to 65535, found '65536'",
         ),
         (["--model", "m"], {"EDGEMODEL_PORT": "http"}, "EDGEMODEL_PORT: expected a whole number"),
+        (
+            ["--model", "m", "--model-repository", "r"],
+            {},
+            "--model-repository: expected nothing beside --model",
+        ),
+        (["--model", "m"], {"EDGEMODEL_MODEL_REPOSITORY": "r"}, "--model-repository: expected nothing"),
+        (["--model", "m", "--request-log", "1.5"], {}, "--request-log: expected a share from 0 to 1"),
+        (["--model", "m", "--request-log", "1%"], {}, "--request-log: expected a share from 0 to 1"),
+        (["--model", "m", "--exemplars", "yes"], {}, "--exemplars: expected true or false"),
+        (["--model", "m", "--cache-bytes", "64Mi"], {}, "--cache-bytes: expected a whole number"),
+        (["--model", "m", "--cache-ttl", "-1"], {}, "--cache-ttl: expected seconds"),
         (["--model", "m", "--threads", "0"], {}, "--threads: expected a whole number from 1"),
         (["--model", "m", "--max-body-bytes", "9" * 30], {}, "--max-body-bytes: expected a whole number"),
         (["--model", "m", "--drain-delay", "-1"], {}, "--drain-delay: expected seconds"),
