@@ -47,6 +47,7 @@ from inference_server.http2_headers import RequestHead, literal
 from inference_server.http2_stream import Stream
 from inference_server.http_repository import Repository
 from inference_server.messages import Call
+from inference_server.oip_grpc_heads import Heads
 from inference_server.proto import inference_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class GrpcApi:
     ) -> None:
         self._dataplane = dataplane
         self._limit = max_message_bytes
+        self._heads = Heads()
         health = Health(lambda: dataplane.ready, (SERVICE,))
         self._health = health
         extensions = (*EXTENSIONS, "model_repository") if repository is not None else EXTENSIONS
@@ -225,7 +227,9 @@ class GrpcApi:
 
     async def _infer(self, method: _Method, stream: Stream) -> None:
         try:
-            inference = oip_grpc.Inference(whole_message(stream.body, method.encoding, self._limit))
+            inference = oip_grpc.Inference(
+                whole_message(stream.body, method.encoding, self._limit), self._heads
+            )
         except RequestError as error:
             self._count(error)
             raise

@@ -17,9 +17,10 @@ from google.protobuf.message import DecodeError
 from inference_server.errors import InvalidRequest
 from inference_server.messages import InferenceRequest, InferenceResponse, ModelMetadata
 from inference_server.oip_binary import decode_raw, encode_raw
+from inference_server.oip_grpc_heads import Head, Heads
 from inference_server.oip_parameters import flag, parameters_of, timeout_seconds
 from inference_server.proto import inference_pb2 as pb
-from inference_server.tensors import NUMPY_TYPES, Array, TensorSpec, check_shape
+from inference_server.tensors import DATATYPES, NUMPY_TYPES, Array, TensorSpec, check_shape
 
 _MAX_ID = 1024
 _NAMED_IN_MESSAGE = 20
@@ -55,15 +56,32 @@ class Inference:
 
     Args:
         data: The message.
+        heads: What is known of messages; None parses each.
+
+    Attributes:
+        model: Name of the model as the client wrote it.
+        version: Version as the client wrote it, None for whichever is served.
 
     Raises:
         InvalidRequest: It is not a ModelInferRequest.
     """
 
-    __slots__ = ("_message", "_raw", "_typed")
+    __slots__ = ("_data", "_head", "_heads", "_message", "_raw", "_typed", "model", "version")
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, heads: Heads | None = None) -> None:
+        self._data, self._heads = data, heads
+        self._head = head = heads.find(data) if heads is not None else None
         self._typed = False
+        self.model: str
+        self.version: str | None
+        if head is None:
+            self._parse()
+        else:
+            self._raw = [data[len(head.data) :]]
+            self.model, self.version = head.model, head.version or None
+
+    def _parse(self) -> None:
+        data = self._data
         try:
             if len(data) < _LARGE_BYTES:
                 self._message = pb.ModelInferRequest.FromString(bytes(data))
@@ -73,16 +91,7 @@ class Inference:
                 self._message = pb.ModelInferRequest.FromString(rest)
         except DecodeError:
             raise InvalidRequest("message: expected a ModelInferRequest") from None
-
-    @property
-    def model(self) -> str:
-        """Name of the model as the client wrote it."""
-        return self._message.model_name
-
-    @property
-    def version(self) -> str | None:
-        """Version as the client wrote it, None for whichever is served."""
-        return self._message.model_version or None
+        self.model, self.version = self._message.model_name, self._message.model_version or None
 
     def decode(self, model: ModelMetadata) -> InferenceRequest:
         """Return the request, checked against the model.
@@ -90,6 +99,10 @@ class Inference:
         Raises:
             InvalidRequest: A field that does not fit; the message names it.
         """
+        if (head := self._head) is not None:
+            if head.metadata is model:
+                return self._decode_values(head)
+            self._parse()  # the model was replaced by another of its name
         message = self._message
         if len(message.id) > _MAX_ID:
             raise InvalidRequest(f"id: expected at most {_MAX_ID} characters")
@@ -102,7 +115,29 @@ class Inference:
         inputs = self._inputs(model)
         if raw_answer is not None:
             self._typed = not raw_answer
-        return InferenceRequest(inputs, self._outputs(model), message.id, timeout)
+        request = InferenceRequest(inputs, self._outputs(model), message.id, timeout)
+        if self._heads is not None and len(self._raw) == 1 and len(self._data) < _LARGE_BYTES:
+            self._remember(self._heads, model, request)
+        return request
+
+    def _decode_values(self, head: Head) -> InferenceRequest:
+        (known,) = head.request.inputs.items()
+        name, array = known
+        self._typed = head.typed
+        values = decode_raw(self._raw[0], array.shape, DATATYPES[array.dtype], "raw_input_contents[0]", "")
+        return InferenceRequest({name: values}, head.request.outputs, head.request.id, head.request.timeout)
+
+    def _remember(self, heads: Heads, model: ModelMetadata, request: InferenceRequest) -> None:
+        data, values = self._data, self._raw[0]
+        before = len(data) - len(values)
+        tag = bytes((_RAW_FIELD << 3 | 2,)) + _as_varint(len(values))
+        # Strings are no values of a fixed size, and the values must be the last field: then all before them is as it was.
+        if request.inputs and not any(array.dtype.hasobject for array in request.inputs.values()):
+            rest, _ = split_raw(data)
+            if rest + tag == data[:before]:
+                head = bytes(data[:before])
+                version = self.version or ""
+                heads.keep(Head(head, self.model, version, model, request, self._typed), len(data))
 
     def encode(self, response: InferenceResponse) -> list[bytes | memoryview]:
         """Return the answer: the parts of a ModelInferResponse, in order."""

@@ -15,6 +15,7 @@ from inference_server.grpc_messages import Code, error_trailers
 from inference_server.http2_headers import HeaderBlocks, literal
 from inference_server.messages import InferenceRequest
 from inference_server.oip_grpc import Inference, split_raw
+from inference_server.oip_grpc_heads import Heads
 from inference_server.proto import inference_pb2 as pb
 from tests.corpus.http2.grow import mutate, seeds
 from tests.corpus.http2.memory_peer import MemoryPeer
@@ -95,6 +96,32 @@ def test_any_message_is_a_request_or_refused(data):
     except InvalidRequest:
         return
     assert isinstance(request, InferenceRequest)
+
+
+@given(
+    first=st.binary(min_size=4, max_size=4),
+    second=st.binary(min_size=4, max_size=4),
+    change=st.tuples(st.integers(0, 60), st.integers(0, 255)),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_is_remembered_changes_no_answer(first, second, change):
+    def message(values):
+        request = pb.ModelInferRequest(model_name="m", id="i", raw_input_contents=[values])
+        request.inputs.add(name="x", datatype="FP32", shape=[1])
+        return bytearray(request.SerializeToString())
+
+    def decoded(data, heads):
+        try:
+            found = Inference(memoryview(data), heads).decode(Doubler.metadata)
+        except InvalidRequest as error:
+            return str(error)
+        return found.inputs["x"].tobytes(), found.outputs, found.id, found.timeout
+
+    heads = Heads()
+    decoded(message(first), heads)
+    data = message(second)
+    data[change[0] % len(data)] = change[1]
+    assert decoded(data, heads) == decoded(data, None)
 
 
 @given(

@@ -9,6 +9,7 @@ from inference_server import oip_grpc_documents
 from inference_server.errors import InvalidRequest
 from inference_server.messages import InferenceResponse, ModelMetadata
 from inference_server.oip_grpc import Inference, split_raw
+from inference_server.oip_grpc_heads import Heads
 from inference_server.proto import inference_pb2 as pb
 from inference_server.statistics import ModelStatistics
 from inference_server.tensors import NUMPY_TYPES, TensorSpec
@@ -117,6 +118,45 @@ def test_an_answer_is_raw_when_its_type_has_no_list_or_the_client_says_so():
     inference = opened(asked)
     inference.decode(model())
     assert list(answer(inference, single).outputs[0].contents.fp32_contents) == [1]
+
+
+def test_a_message_that_begins_as_one_before_says_the_same_with_other_values():
+    heads, served = Heads(), model()
+    first, second = np.array([1, 2], np.float32), np.array([3, 4], np.float32)
+    for values in (first, second, first):
+        request = message(raw=values.tobytes())
+        request.id = "seven"
+        request.outputs.add(name="z")
+        inference = Inference(memoryview(request.SerializeToString()), heads)
+        found = inference.decode(served)
+        assert np.array_equal(found.inputs["x"], values)
+        assert (inference.model, inference.version) == ("m", None)
+        assert (found.id, found.outputs, found.timeout) == ("seven", ("z",), None)
+    assert heads.find(memoryview(request.SerializeToString())) is not None
+    # As long, and another id, shape or model: none of it is taken from the one before.
+    request.id = "eight"
+    other = Inference(memoryview(request.SerializeToString()), heads)
+    assert other.decode(served).id == "eight"
+    replaced = model(shape=(3,))
+    with pytest.raises(InvalidRequest, match="expected 3, found 2"):
+        Inference(memoryview(request.SerializeToString()), heads).decode(replaced)
+
+
+def test_a_message_whose_values_are_not_last_is_parsed_each_time():
+    heads = Heads()
+    data = message(raw=bytes(8)).SerializeToString() + b"\x1a\x05seven"
+    for _ in range(2):
+        assert Inference(memoryview(data), heads).decode(model()).id == "seven"
+    assert heads.find(memoryview(data)) is None
+
+
+@pytest.mark.parametrize("wrong", [b"\x02\x00", b"\x00\x02"])
+def test_values_are_checked_each_time(wrong):
+    heads, served = Heads(), model("BOOL")
+    good = message("BOOL", raw=b"\x01\x00").SerializeToString()
+    Inference(memoryview(good), heads).decode(served)
+    with pytest.raises(InvalidRequest, match="expected 0 or 1"):
+        Inference(memoryview(good[:-2] + wrong), heads).decode(served)
 
 
 def test_answers_of_other_shapes_are_described_anew():
