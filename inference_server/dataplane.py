@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from inference_server.errors import ExecutionFailed, NotFound, NotReady, RequestError
+from inference_server.errors import ExecutionFailed, NotFound, NotReady, Overloaded, RequestError
 from inference_server.messages import (
     ABSENT,
     Call,
@@ -23,7 +23,7 @@ from inference_server.messages import (
 from inference_server.metrics import Metrics
 from inference_server.model_slot import ModelSlot, ServedModel
 from inference_server.plan import Plan
-from inference_server.scheduler import MOST_WAITING
+from inference_server.scheduler import MOST_WAITING, Scheduler
 from inference_server.tensors import Array
 
 logger = logging.getLogger(__name__)
@@ -170,9 +170,12 @@ class DataPlane:
             RequestError: As `infer`.
         """
         held = self._hold(request)
+        # A thread of its own and no executor's: one that hangs must not keep the process when it is to end.
+        scheduler = Scheduler(model.run, Plan(), _Uncounted())
         try:
-            return await asyncio.to_thread(model.run, request.outputs, dict(request.inputs))
+            return await scheduler.compute(request, None)
         finally:
+            scheduler.abandon()
             self._decoded_bytes -= held
 
     async def infer(
@@ -198,7 +201,7 @@ class DataPlane:
         slot = None
         try:
             slot = self.slot(call.model, call.version)
-            slot.inflight.inc()
+            slot.inflight += 1
             slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
             decoded = time.monotonic()
@@ -234,7 +237,7 @@ class DataPlane:
             if slot is not None:
                 if code != "200":
                     slot.statistics.failed(time.monotonic() - call.received, time.time())
-                slot.inflight.dec()
+                slot.inflight -= 1
                 labels = slot.labels
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)
@@ -267,7 +270,7 @@ class DataPlane:
         for array in request.inputs.values():
             size += _memory(array)
         if self._decoded_bytes and self._decoded_bytes + size > self._most_decoded_bytes:
-            raise NotReady("too many large requests at the same time; try again shortly")
+            raise Overloaded("too many large requests at the same time; try again shortly")
         self._decoded_bytes += size
         return size
 
@@ -284,6 +287,16 @@ class DataPlane:
             # Looking a labelled child up costs more than the increment: keep it.
             outcome = self._codes[key] = _Outcome(self.metrics, *labels, protocol, code)
         outcome.count(seconds)
+
+
+class _Uncounted:
+    """A watcher of runs that no client asked for."""
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """Count nothing."""
+
+    def waited(self, seconds: float) -> None:
+        """Count nothing."""
 
 
 def _memory(array: Array) -> int:

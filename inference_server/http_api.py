@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from inference_server import content_encoding, oip_documents, openapi
+from inference_server import content_encoding, oip_documents
 from inference_server.dataplane import EXTENSIONS, SERVER_NAME, SERVER_VERSION, DataPlane
 from inference_server.errors import (
     ExecutionFailed,
@@ -173,6 +173,8 @@ class HttpApi:
         return Response(200, (self._dataplane.metrics.render(),), CONTENT_TYPE.encode("ascii"))
 
     def _openapi(self, _: Target) -> Response:
+        from inference_server import openapi  # few ever ask for it
+
         models = [slot.metadata for slot in self._dataplane.slots]
         return _json(200, openapi.document(models, SERVER_VERSION))
 

@@ -34,6 +34,8 @@ _FORGET = 0.98
 """After some slow runs close together (each run before counts for so much of its successor) all go to threads …"""
 _HANGING_SECONDS = 0.25
 """… and after a single one of so long."""
+_MARK_EVERY = 64
+"""Runs between two looks at the thread's own clock, which tells a slow model from a busy neighbour."""
 
 
 class InlineScheduler(Scheduler):
@@ -45,6 +47,7 @@ class InlineScheduler(Scheduler):
         self._lonely = 0  # ticks in a row that brought one request
         self._at_once = 0  # requests that may still be computed without waiting for the tick's end
         self._slow = 0.0  # slow runs of late
+        self._mark, self._since_mark = time.thread_time(), 0  # of this thread's computing, some runs ago
         self._most_elements = _most_elements(plan)
         self._aside = Scheduler(run, replace(plan, inline=False), watcher, most_waiting)
 
@@ -139,10 +142,18 @@ class InlineScheduler(Scheduler):
     def _judge(self, seconds: float) -> None:
         """Leave the loop's thread to the loop if runs turn out to be long."""
         self._slow *= _FORGET
+        self._since_mark += 1
         if seconds < _SLOW_SECONDS:
+            if self._since_mark >= _MARK_EVERY:
+                self._mark, self._since_mark = time.thread_time(), 0
             return
+        computed = time.thread_time() - self._mark
+        self._mark, self._since_mark = self._mark + computed, 0
+        if computed < _SLOW_SECONDS:
+            return  # a neighbour had the core, not the model
         self._slow += 1
-        if (self._slow > _SLOW_RUNS or seconds > _HANGING_SECONDS) and self._most_elements >= 0:
+        slow = self._slow > _SLOW_RUNS or min(seconds, computed) > _HANGING_SECONDS
+        if slow and self._most_elements >= 0:
             self._most_elements = -1
             logger.warning(
                 "runs take longer than calibrated; they go to threads from now on",

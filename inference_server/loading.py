@@ -32,9 +32,11 @@ def load(files: ModelFiles, settings: Settings, cpus: int) -> tuple[Model, Plan]
         threads = uncalibrated(pinned, cpus).threads
     model = Model(files, threads, providers=settings.providers, low_memory=settings.memory_mode == "low")
     if settings.no_calibration:
+        model.trim()
         return model, uncalibrated(pinned, cpus)
     started = time.monotonic()
     plan = calibrate(model, pinned, cpus)
+    model.trim()
     logger.info(
         "calibrated",
         extra={

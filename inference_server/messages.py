@@ -30,7 +30,8 @@ class Call:
     received: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+# The two that every request makes are not frozen: it would triple the time to make one, to a microsecond and a half.
+@dataclass(slots=True)
 class InferenceRequest:
     """Decoded inputs of one request.
 
@@ -48,7 +49,7 @@ class InferenceRequest:
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferenceResponse:
     """Outputs of one request, in the order they were asked for."""
 

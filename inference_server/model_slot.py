@@ -4,9 +4,9 @@ Promises that what it was given is answered or refused with a `RequestError`, an
 once the last run has ended. Names, versions and the count of requests are the data plane's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from inference_server.inline_scheduler import InlineScheduler
 from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
@@ -43,6 +43,9 @@ class ServedModel(Protocol):
 class ModelSlot:
     """A model that is being served.
 
+    Attributes:
+        inflight: Requests received and not yet answered; the data plane counts.
+
     Args:
         model: Loaded and warmed up.
         plan: How to compute it.
@@ -73,7 +76,8 @@ class ModelSlot:
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
         self.labels = (model.metadata.name, model.metadata.version)
         self._metrics = metrics
-        self.inflight = metrics.inflight.labels(*self.labels)
+        self.inflight = 0
+        metrics.inflight.labels(*self.labels).set_function(lambda: self.inflight)
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
         self._queue_duration = metrics.queue_duration.labels(*self.labels)
         self._batch_size = metrics.batch_size.labels(*self.labels)
@@ -81,8 +85,8 @@ class ModelSlot:
         self.scheduler: Scheduler = kind(model.run, plan, self, most_waiting)
         self._show()
 
-    async def compute(self, call: Call, request: InferenceRequest) -> list[Array]:
-        """Return the outputs that were asked for.
+    def compute(self, call: Call, request: InferenceRequest) -> Coroutine[Any, Any, list[Array]]:
+        """Return, when awaited, the outputs that were asked for.
 
         Raises:
             RequestError: The model refuses or fails, or there is no time or memory for it.
@@ -91,7 +95,7 @@ class ModelSlot:
         if request.timeout is not None:
             own = call.received + request.timeout
             deadline = own if deadline is None else min(own, deadline)
-        return await self.scheduler.compute(request, deadline)
+        return self.scheduler.compute(request, deadline)
 
     async def close(self) -> None:
         """Take no further request, and return when the last one has ended; then its gauges go."""

@@ -206,3 +206,12 @@ def test_sizes_of_images_are_found_for_open_axes(tmp_path):
     shape = ("n", 3, "h", "w")
     model = load(build([node], [tensor("x", shape=shape)], [tensor("y", shape=shape)], [weight]), tmp_path)
     assert model.open_size == 64
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_giving_memory_back_changes_no_answer(tmp_path, low_memory):
+    model = Model(find_model(save(mlp(), tmp_path / "m.onnx")), threads=1, low_memory=low_memory)
+    x = np.random.default_rng(0).standard_normal((64, 64), np.float32)
+    before = model.run(["y"], {"x": x})[0].copy()
+    model.trim()
+    np.testing.assert_allclose(model.run(["y"], {"x": x})[0], before, rtol=1e-5)
