@@ -9,8 +9,9 @@ from collections.abc import Callable
 from inference_server import http2_frames as h2
 from inference_server.http2_frames import ErrorCode
 
-# A peer that does not answer the first GOAWAY within so long gets the second all the same.
-LEAVE_SECONDS = 1.0
+# A peer that does not answer the first GOAWAY within so long gets the second all the same; what it sends then is lost to it,
+# as the connection may be reset before it reads that.
+LEAVE_SECONDS = 5.0
 _PING = b"last-one"
 
 
