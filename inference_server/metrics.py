@@ -5,10 +5,12 @@ are bounded: `model` and `version` are those the server holds, or "" for a reque
 else.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
+
+from inference_server.tallies import Counts, Distributions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,34 +45,34 @@ class Metrics:
         self.registry = CollectorRegistry()
         # CPU and memory of the process, under the names every Prometheus client library uses.
         ProcessCollector(registry=self.registry)
-        self.requests = Counter(
+        self.requests = Counts(
             "inference_requests",
             "Inference requests answered, by status code.",
             (*_MODEL, "protocol", "code"),
             registry=self.registry,
         )
-        self.request_duration = Histogram(
+        self.request_duration = Distributions(
             "inference_request_duration_seconds",
             "Time from a complete request to its complete response, decoding and encoding included.",
             (*_MODEL, "protocol"),
             buckets=REQUEST_SECONDS,
             registry=self.registry,
         )
-        self.compute_duration = Histogram(
+        self.compute_duration = Distributions(
             "inference_compute_duration_seconds",
             "Time of each run, in ONNX Runtime and in joining and parting its requests.",
             _MODEL,
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.queue_duration = Histogram(
+        self.queue_duration = Distributions(
             "inference_queue_duration_seconds",
             "Time from a decoded request to the beginning of the run that computes it.",
             _MODEL,
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.batch_size = Histogram(
+        self.batch_size = Distributions(
             "inference_batch_size",
             "Rows of each run; 1 where the first axis is no batch axis.",
             _MODEL,
@@ -132,13 +134,13 @@ class Metrics:
             registry=self.registry,
         )
 
-        self.cache_hits = Counter(
+        self.cache_hits = Counts(
             "inference_cache_hits",
             "Requests answered from the result cache, or by an equal request that was being computed.",
             _MODEL,
             registry=self.registry,
         )
-        self.cache_misses = Counter(
+        self.cache_misses = Counts(
             "inference_cache_misses",
             "Requests looked up in the result cache and computed.",
             _MODEL,
