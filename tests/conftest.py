@@ -2,14 +2,18 @@
 
 Unit tests get two seconds each; ten where they run beside a cluster that starts up. The end-to-end tests share one
 cluster and the control-plane tests another, so each of the two goes to a worker as a whole; both mostly wait, and side
-by side they take half the time.
+by side they take half the time. What clients notice under load shows only on a machine that does nothing else: those
+tests are marked ``alone``.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.turns import turn
 
 _OWN_CLUSTER = (
     "test_cluster.py",
@@ -33,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         own = any(map(item.get_closest_marker, ("timeout", "process")))
         if tier(item.nodeid.split("::")[0]) == "unit" and not own:
             item.add_marker(pytest.mark.timeout(UNIT_SECONDS))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Wait for the test's turn, before its time limit begins to count."""
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

@@ -19,6 +19,8 @@ from tests.e2e.conftest import Site
 GATEWAY = "deployment/edgemodel-gateway"
 ONE = magika_model.SAMPLES["html"]
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:

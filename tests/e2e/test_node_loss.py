@@ -10,6 +10,8 @@ from testbed.edge_nodes import EdgeNode
 from testbed.installation import Testbed, start
 from testbed.trial import SURGE, Trial
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:

@@ -17,6 +17,8 @@ from testbed.trial import AGENT, CANARY, HAPROXY, NAME, SUPERVISOR, SURGE, Trial
 REQUESTS = 3000
 LIMITED = {"resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}}
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
