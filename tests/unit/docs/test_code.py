@@ -55,7 +55,7 @@ def test_every_command_is_one_that_the_parser_takes(page: Path) -> None:
 def server_arguments(page: Path) -> list[list[str]]:
     """Return the words after each `python -m inference_server` on a page."""
     told = (
-        re.search(r"python -m inference_server +(-.*)", line)
+        re.search(r"python -m inference_server +(-.*?) *&?$", line)  # a shell's & is no argument
         for text in blocks(page, "sh", "console", "ini", "")
         for line in text.replace("\\\n", " ").splitlines()
     )
