@@ -12,6 +12,8 @@ from testbed import tiny_model
 
 FAILING_FROM = 38
 """Cases from this number on fail in ``failing``: 2 of 40, 5 %."""
+LEAKING_FROM = 20
+"""Cases from this number on take memory in ``leaking``: half of them, and neither warm-up nor a golden sample is one."""
 SLOW_ROUNDS = 700
 """Of a slow one, some 5 ms; a fifth of it is a good one beside it. Less would drown in what a busy machine adds to both: the
 gate compares the 99th percentiles."""
@@ -58,24 +60,30 @@ def crashing(version: str, megabytes: int = 1024) -> onnx.ModelProto:
 
 
 def leaking(version: str, requests: int = 1000, megabytes: int = 256) -> onnx.ModelProto:
-    """Take ever more memory, until the kernel kills it after about so many requests.
+    """Take ever more memory, until the kernel kills it after about so many requests of clients.
 
     A graph can't keep state, so it can't leak in the plain sense. What this one does is: each request takes
     memory in proportion to 1 / u, u evenly drawn from 0 to 1, and ONNX Runtime's arena keeps the most that was ever
     taken. The most of n draws grows in proportion to n, so resident memory grows with the number of requests, as with a
-    leak, only less evenly: each request has a chance of 1 / ``requests`` to need ``megabytes`` or more.
+    leak, only less evenly: each request has a chance of 1 / ``requests`` to need ``megabytes`` or more. What a server
+    computes before clients ask it takes none, so that it is killed while it serves.
     """
-    share = megabytes * 2**20 / 4 / requests
+    part = (tiny_model.CASES - LEAKING_FROM) / tiny_model.CASES
+    share = megabytes * 2**20 / 4 / (requests * part)
     nodes = [
         helper.make_node("RandomUniform", [], ["drawn"], shape=[1]),
         helper.make_node("Max", ["drawn", "least"], ["u"]),
         helper.make_node("Div", ["share", "u"], ["wanted"]),
-        helper.make_node("Cast", ["wanted"], ["elements"], to=TensorProto.INT64),
+        helper.make_node("GreaterOrEqual", ["case", "from"], ["leaks"]),
+        helper.make_node("Where", ["leaks", "wanted", "little"], ["given"]),
+        helper.make_node("Cast", ["given"], ["elements"], to=TensorProto.INT64),
         helper.make_node("ConstantOfShape", ["elements"], ["taken"]),
         helper.make_node("ReduceMin", ["taken"], ["zero"], keepdims=0),
     ]
     constants = [
         numpy_helper.from_array(np.full(1, share, np.float32), "share"),
         numpy_helper.from_array(np.full(1, 0.1 / requests, np.float32), "least"),  # at most 10 × megabytes
+        numpy_helper.from_array(np.array(LEAKING_FROM, np.int64), "from"),
+        numpy_helper.from_array(np.ones(1, np.float32), "little"),
     ]
     return tiny_model.model(version, nodes=nodes, constants=constants, plus="zero")

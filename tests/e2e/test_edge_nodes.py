@@ -123,7 +123,8 @@ def test_a_kubelet_that_restarts_leaves_pods_alone_and_mounts_for_new_ones(site:
     agent = node.agent_pid()
 
     node.restart_kubelet()
-    assert answers(site, "v1", home)
+    # A kubelet that has just begun may call a pod unready until it has looked itself.
+    site.kube.until(lambda: answers(site, "v1", home), "v1 to answer", timeout=30)
     site.apply(delivery="Node", replicas=2, **here)
 
     def ready() -> list[bool]:
