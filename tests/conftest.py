@@ -31,8 +31,14 @@ def tier(path: str) -> str:
     return "control_plane" if name.name in _OWN_CLUSTER else name.parts[1]
 
 
+def share(path: str) -> str:
+    """Return what goes to a worker as a whole: a tier that shares a cluster, or else a file."""
+    return found if (found := tier(path)) in ("control_plane", "e2e") else path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give unit tests their time limit."""
+    """Give unit tests their time limit; what needs a cluster comes first, as nothing may wait for it at the end."""
+    items.sort(key=lambda item: tier(item.nodeid.split("::")[0]) not in ("control_plane", "e2e"))
     for item in items:
         own = any(map(item.get_closest_marker, ("timeout", "process")))
         if tier(item.nodeid.split("::")[0]) == "unit" and not own:
@@ -47,11 +53,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hand whole tiers to workers, in the order in which they are collected."""
+    """Hand out what shares a cluster as a whole, then files, in the order in which they are collected."""
     from xdist.scheduler import LoadScopeScheduling
 
     class TierScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return tier(nodeid.split("::", maxsplit=1)[0])
+            return share(nodeid.split("::", maxsplit=1)[0])
 
     return TierScheduling(config, log)
