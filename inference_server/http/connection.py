@@ -17,18 +17,13 @@ import httptools
 from inference_server.errors import BodyTooLarge, HeaderTooLarge, InvalidRequest, RequestError
 from inference_server.http.body import LARGE_BYTES, BodyReceiver, LargeBody
 from inference_server.http.eager import begin
-from inference_server.http.messages import Request, Response, Turn, head
-from inference_server.http.peers import MAX_CONNECTIONS, Peers
+from inference_server.http.limits import FLOOR_BYTES_PER_SECOND, IDLE_SECONDS, REQUEST_SECONDS, WRITE_SECONDS
+from inference_server.http.messages import Request, Response, Turn, pieces
+from inference_server.http.peers import MAX_CONNECTIONS, Peers, Share
 
 logger = logging.getLogger(__name__)
 
 HEAD_BYTES = 32 * 1024
-IDLE_SECONDS = 75.0
-# A request has this long to arrive, plus a second for every so many bytes that did: a slow link is fine.
-REQUEST_SECONDS = 30.0
-FLOOR_BYTES_PER_SECOND = 16 * 1024
-# A response not read by then is given up.
-WRITE_SECONDS = 60.0
 # After a refusal the rest of a body is read and dropped for so long; closing at once would reset the
 # connection and could take the answer with it (RFC 9112 section 9.6).
 LINGER_SECONDS = 2.0
@@ -36,8 +31,6 @@ _MAX_HEADERS = 100
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Answers up to here leave in one write and one packet; a part of a larger one is not copied to join it.
-_JOINED_BYTES = 64 * 1024
 # What this module looks at, beside what the handler does.
 _LOOKED_AT = frozenset({b"content-length", b"expect"})
 
@@ -47,6 +40,7 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(self, peers: Peers, loop: asyncio.AbstractEventLoop) -> None:
         self._peers = peers
+        self._share = Share(peers)
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._looked_at = peers.handler.looks_at | _LOOKED_AT
@@ -59,7 +53,6 @@ class HttpConnection(asyncio.Protocol):
         self._large: LargeBody | None = None
         self._keep_alive = True
         self._body_bytes = 0
-        self._held_bytes = 0
         self._head_bytes = 0
         self._headers = 0
         self._header_bytes = 0
@@ -71,7 +64,6 @@ class HttpConnection(asyncio.Protocol):
         self._opening: bytes | None = b"" if peers.http2 is not None else None
         self._since = loop.time()
         self._writing_since: float | None = None
-        self._unread_bytes = 0
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -93,8 +85,8 @@ class HttpConnection(asyncio.Protocol):
         self._deaf = True
         self._turns.clear()
         self._large = None
-        self._release(self._held_bytes)
-        self._forget_unread()
+        self._share.release(self._share.bodies)
+        self._share.keep_unread(0)
         if self._task is not None:
             self._task.cancel()
 
@@ -111,14 +103,13 @@ class HttpConnection(asyncio.Protocol):
         self._writing_since = self._loop.time()
         self._writable.clear()
         if self._transport is not None:
-            self._unread_bytes = self._transport.get_write_buffer_size()
-            self._peers.held_bytes += self._unread_bytes
+            self._share.keep_unread(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Note that it reads again."""
         self._writing_since = None
         self._writable.set()
-        self._forget_unread()
+        self._share.keep_unread(0)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
@@ -240,7 +231,9 @@ class HttpConnection(asyncio.Protocol):
             return
         if length > LARGE_BYTES and not self._parser.should_upgrade():
             self._keep_alive = self._parser.should_keep_alive()
-            self._large = LargeBody(length, self._peers.handler.tensors_at(request.headers), self._charge)
+            self._large = LargeBody(
+                length, self._peers.handler.tensors_at(request.headers), self._share.charge
+            )
         if request.headers.get(b"expect", b"").lower() == b"100-continue" and self._transport:
             self._transport.write(_CONTINUE)
 
@@ -252,7 +245,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._body_bytes > self._peers.max_body_bytes:
             raise self._too_large("more")
-        self._charge(len(body))
+        self._share.charge(len(body))
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
@@ -332,26 +325,13 @@ class HttpConnection(asyncio.Protocol):
     def _too_large(self, found: str) -> BodyTooLarge:
         return BodyTooLarge(f"body: expected at most {self._peers.max_body_bytes} bytes, found {found}")
 
-    def _charge(self, count: int) -> None:
-        """Take bytes of a body into account before they are kept."""
-        self._peers.charge(count)
-        self._held_bytes += count
-
-    def _release(self, count: int) -> None:
-        self._held_bytes -= count
-        self._peers.held_bytes -= count
-
-    def _forget_unread(self) -> None:
-        self._peers.held_bytes -= self._unread_bytes
-        self._unread_bytes = 0
-
     def _refuse(self, error: RequestError) -> None:
         """Answer the unfinished request with an error, after those before it, and read no further."""
         self._deaf = True
-        self._release(sum(map(len, self._chunks)))
+        self._share.release(sum(map(len, self._chunks)))
         self._chunks = []
         if self._large is not None:
-            self._release(self._large.charged)
+            self._share.release(self._large.charged)
             self._large = None
         self._turns.append(Turn(self._current, False, error))
         self._current = None
@@ -369,7 +349,7 @@ class HttpConnection(asyncio.Protocol):
                 else:
                     assert turn.request is not None
                     response = await self._peers.handler.handle(turn.request)
-                    self._release(min(self._held_bytes, len(turn.request.body)))
+                    self._share.release(min(self._share.bodies, len(turn.request.body)))
                 keep_alive = turn.keep_alive and not self._peers.closing
                 self._write(turn.request, response, keep_alive)
                 if not keep_alive:
@@ -397,18 +377,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _write(self, request: Request | None, response: Response, keep_alive: bool) -> None:
         assert self._transport is not None
-        parts = response.body
-        length = sum(map(len, parts))
-        start = head(response, length, self._peers.date, keep_alive)
-        if request is not None and request.method == "HEAD":
-            self._transport.write(start)
-        elif length <= _JOINED_BYTES:
-            self._transport.write(b"".join((start, *parts)))
-        else:
-            # uvloop hands all of them to the kernel in one call at the end of this turn of the loop.
-            self._transport.write(start)
-            for part in parts:
-                self._transport.write(part)
+        # uvloop hands all of them to the kernel in one call at the end of this turn of the loop.
+        for piece in pieces(request, response, self._peers.date, keep_alive):
+            self._transport.write(piece)
 
     def _finish(self, lingering: bool) -> None:
         """Close after the answer that was written."""

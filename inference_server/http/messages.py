@@ -1,4 +1,4 @@
-"""An HTTP request and its response as values, who answers one with the other, and how a response's head is written."""
+"""An HTTP request and its response as values, who answers one with the other, and how a response is written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ from inference_server.errors import RequestError
 
 Buffer = bytes | memoryview
 
+# Answers up to here leave in one write and one packet; a part of a larger one is not copied to join it.
+_JOINED_BYTES = 64 * 1024
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -70,6 +72,25 @@ class Handler(Protocol):
 
     def refuse(self, request: Request | None, error: RequestError) -> Response:
         """Answer a request that is not even complete; `request` is None when not even its head is."""
+
+
+def pieces(request: Request | None, response: Response, date: bytes, keep_alive: bool) -> tuple[Buffer, ...]:
+    """Return a response as it is written: in one piece while that is cheap, else its parts from where they lie.
+
+    Args:
+        request: What it answers; None when not even its head came.
+        response: The response.
+        date: Value of Date.
+        keep_alive: Whether the connection stays open.
+    """
+    parts = response.body
+    length = sum(map(len, parts))
+    start = head(response, length, date, keep_alive)
+    if request is not None and request.method == "HEAD":
+        return (start,)
+    if length <= _JOINED_BYTES:
+        return (b"".join((start, *parts)),)
+    return (start, *parts)
 
 
 _starts: dict[tuple[int, bytes], bytes] = {}

@@ -55,3 +55,37 @@ class Peers:
         if self.held_bytes + count > BODIES_IN_MEMORY * self.max_body_bytes:
             raise NotReady("too many large requests at the same time; try again shortly")
         self.held_bytes += count
+
+
+class Share:
+    """What one connection holds of that memory.
+
+    Attributes:
+        bodies: Bytes of bodies.
+    """
+
+    __slots__ = ("_peers", "_unread", "bodies")
+
+    def __init__(self, peers: Peers) -> None:
+        self.bodies = 0
+        self._unread = 0
+        self._peers = peers
+
+    def charge(self, count: int) -> None:
+        """Take bytes of a body into account before they are kept.
+
+        Raises:
+            NotReady: All connections together hold as much as they may.
+        """
+        self._peers.charge(count)
+        self.bodies += count
+
+    def release(self, count: int) -> None:
+        """Take bytes of bodies for given up."""
+        self.bodies -= count
+        self._peers.held_bytes -= count
+
+    def keep_unread(self, count: int) -> None:
+        """Count so many bytes of answers that the peer has not read, in place of those before."""
+        self._peers.held_bytes += count - self._unread
+        self._unread = count

@@ -13,13 +13,8 @@ from collections import deque
 from typing import cast
 
 from inference_server.errors import BodyTooLarge, NotReady, RequestError
-from inference_server.http.connection import (
-    FLOOR_BYTES_PER_SECOND,
-    IDLE_SECONDS,
-    REQUEST_SECONDS,
-    WRITE_SECONDS,
-)
 from inference_server.http.eager import begin
+from inference_server.http.limits import FLOOR_BYTES_PER_SECOND, IDLE_SECONDS, REQUEST_SECONDS, WRITE_SECONDS
 from inference_server.http.peers import Peers
 from inference_server.http2 import frames as h2
 from inference_server.http2.allowance import Allowance, OpenBlock
@@ -155,7 +150,7 @@ class Http2Connection(asyncio.Protocol):
         except ConnectionFault as fault:
             self._give_up(fault)
 
-    # --- what the process asks of a connection (as `http_connection.HttpConnection`) ---
+    # --- what the process asks of a connection (as `http.connection.HttpConnection`) ---
 
     @property
     def busy(self) -> bool:

@@ -6,13 +6,8 @@ import re
 
 import pytest
 
-from inference_server.http.connection import (
-    FLOOR_BYTES_PER_SECOND,
-    HEAD_BYTES,
-    IDLE_SECONDS,
-    LINGER_SECONDS,
-    REQUEST_SECONDS,
-)
+from inference_server.http.connection import HEAD_BYTES, LINGER_SECONDS
+from inference_server.http.limits import FLOOR_BYTES_PER_SECOND, IDLE_SECONDS, REQUEST_SECONDS
 from inference_server.http.messages import Response
 from inference_server.http.peers import BODIES_IN_MEMORY
 from tests.unit.server.conftest import until

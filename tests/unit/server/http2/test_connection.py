@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from inference_server.grpc.messages import frame_message
-from inference_server.http.connection import IDLE_SECONDS, REQUEST_SECONDS, WRITE_SECONDS
+from inference_server.http.limits import IDLE_SECONDS, REQUEST_SECONDS, WRITE_SECONDS
 from inference_server.http2 import frames as h2
 from inference_server.http2.allowance import CHARGES
 from inference_server.http2.connection import (
