@@ -1,6 +1,6 @@
-"""One HTTP/2 connection of gRPC clients: bytes ↔ streams. RFC 9113, the receiving half and what holds both together.
+"""One HTTP/2 connection of gRPC clients: bytes ↔ streams. RFC 9113, what frames mean and what holds all together.
 
-Promises that what a peer can make this server keep or do is bounded, whatever it sends: streams, bytes in memory,
+Promises that what a peer can make this server keep or do is bounded, whatever it sends: streams and their bytes (`streams`),
 header blocks and frames that cost and say nothing (`allowance`); that a peer which breaks the protocol is told
 and left; that a request which the peer takes back is cancelled; and that a server which ends says so before it closes
 (`goodbye`). Knows no path and no message: it calls `Calls`. Sections are those of RFC 9113.
@@ -9,12 +9,9 @@ Why not a ready-made server: docs/adr/0022-http2-for-grpc.md.
 
 import asyncio
 import logging
-from collections import deque
 from typing import cast
 
-from inference_server.errors import BodyTooLarge, NotReady, RequestError
-from inference_server.http.eager import begin
-from inference_server.http.limits import FLOOR_BYTES_PER_SECOND, IDLE_SECONDS, REQUEST_SECONDS, WRITE_SECONDS
+from inference_server.http.limits import IDLE_SECONDS, WRITE_SECONDS
 from inference_server.http.peers import Peers
 from inference_server.http2 import frames as h2
 from inference_server.http2.allowance import Allowance, OpenBlock
@@ -22,13 +19,13 @@ from inference_server.http2.calls import Accepted, Calls
 from inference_server.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from inference_server.http2.goodbye import Goodbye
 from inference_server.http2.headers import HEADER_LIST_BYTES, HeaderBlocks, check_trailers
-from inference_server.http2.stream import Sender, Stream
+from inference_server.http2.stream import Stream
+from inference_server.http2.streams import STREAM_WINDOW, Streams
 
 logger = logging.getLogger(__name__)
 
 MAX_STREAMS = 128
-# What a peer may send before it hears of us again; twice a frame and more.
-STREAM_WINDOW = 1 << 20
+# What a peer may send on all streams together before it hears of us again.
 CONNECTION_WINDOW = 4 << 20
 FRAME_BYTES = 1 << 16
 # A peer from which nothing came for IDLE_SECONDS, and which has streams open, is asked whether it is there.
@@ -44,7 +41,6 @@ _SETTINGS = h2.settings_frame(
 ) + h2.window_frame(0, CONNECTION_WINDOW - h2.DEFAULT_WINDOW)
 _SETTINGS_ACK = h2.frame(h2.SETTINGS, h2.ACK, 0)
 _ARE_YOU_THERE = b"are-you-"
-_RESETS_REMEMBERED = 256
 
 
 class Http2Connection(asyncio.Protocol):
@@ -52,18 +48,13 @@ class Http2Connection(asyncio.Protocol):
 
     def __init__(self, peers: Peers, calls: Calls, loop: asyncio.AbstractEventLoop) -> None:
         self._peers = peers
-        self._calls = calls
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._blocks: HeaderBlocks[tuple[Accepted, int | None]] = HeaderBlocks(
             lambda head: (calls.accept(head), head.length)
         )
-        self._sender = Sender(self._write, self._finished, self._hold, loop.time)
-        self._streams: dict[int, Stream] = {}
-        self._lengths: dict[int, int] = {}  # what `content-length` promised and has not come
-        self._reset: deque[int] = deque(
-            maxlen=_RESETS_REMEMBERED
-        )  # by us: what the peer had sent by then is ignored
+        self._streams = Streams(peers, calls, self._write, self._finished, loop)
+        self._sender = self._streams.sender
         self._rest = h2.PREFACE  # while `_opening`: what is still to come of it; then: an unfinished frame
         self._opening = True
         self._settled = False  # whether the peer's SETTINGS came
@@ -104,8 +95,7 @@ class Http2Connection(asyncio.Protocol):
         del exc
         self._peers.connections.discard(self)
         self._transport = None
-        for stream in tuple(self._streams.values()):
-            self._drop(stream)
+        self._streams.drop_all()
 
     def eof_received(self) -> bool:
         """Take the end of what the peer sends for its leaving, as for HTTP/1.1."""
@@ -180,14 +170,7 @@ class Http2Connection(asyncio.Protocol):
         """Whether the peer has been given long enough; single streams of which that is true are ended here."""
         if self._writing_since is not None and now - self._writing_since > WRITE_SECONDS:
             return True
-        for stream in tuple(self._streams.values()):
-            if stream.queue:
-                if now - stream.moved > WRITE_SECONDS:
-                    self._reset_stream(stream.number, ErrorCode.CANCEL)
-                continue
-            allowed = REQUEST_SECONDS + len(stream.body) / FLOOR_BYTES_PER_SECOND
-            if not stream.ended and not stream.accepted.at_once and now - stream.since > allowed:
-                self._reset_stream(stream.number, ErrorCode.CANCEL)
+        self._streams.reset_overdue(now)
         if self._goodbye.begun:
             self.close_if_idle()
         if now - self._received <= IDLE_SECONDS:
@@ -248,7 +231,7 @@ class Http2Connection(asyncio.Protocol):
         except StreamFault as fault:
             logger.debug("stream ended", extra={"fields": {"code": fault.code.name, "message": str(fault)}})
             self._allowance.charge(self._received)
-            self._reset_stream(number, fault.code)
+            self._streams.reset(number, fault.code)
 
     def _take_headers(self, flags: int, number: int, payload: memoryview) -> None:
         fragment = h2.header_block(payload, flags, number)
@@ -276,7 +259,7 @@ class Http2Connection(asyncio.Protocol):
         headers = self._blocks.decode(block)
         stream = self._streams.get(number)
         if stream is None:
-            if number not in self._reset:
+            if number not in self._streams.resets:
                 raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS: stream {number} is closed")
             return
         if stream.ended:
@@ -284,7 +267,7 @@ class Http2Connection(asyncio.Protocol):
         if not ends:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "expected trailers to end the request")
         check_trailers(headers)
-        self._end(stream)
+        self._streams.end(stream)
 
     def _open(self, number: int, block: bytes, ends: bool) -> None:
         if not number & 1:
@@ -297,14 +280,11 @@ class Http2Connection(asyncio.Protocol):
             raise StreamFault(ErrorCode.REFUSED_STREAM, f"expected at most {MAX_STREAMS} streams")
         self._last = number
         accepted, length = self._blocks.request(block)
-        stream = Stream(number, accepted, self._sender, STREAM_WINDOW, self._received)
-        self._streams[number] = stream
-        if length is not None:
-            self._lengths[number] = length
+        stream = self._streams.open(number, accepted, length, self._received)
         if ends:
-            self._end(stream)
+            self._streams.end(stream)
         elif accepted.at_once:
-            self._start(stream)
+            self._streams.start(stream)
 
     def _take_data(self, flags: int, number: int, payload: memoryview) -> None:
         size = len(payload)  # padding counts (section 6.9.1)
@@ -318,53 +298,21 @@ class Http2Connection(asyncio.Protocol):
         if stream is None or stream.ended:
             if self._is_idle(number):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"DATA: stream {number} is not open")
-            if stream is None and (number in self._reset or number > self._last):
+            if stream is None and (number in self._streams.resets or number > self._last):
                 return
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after the end of the request")
         stream.room -= size
         data = h2.unpadded(payload, flags)
         if data:
-            self._keep(stream, data)
+            self._streams.keep(stream, data)
         elif not flags & h2.END_STREAM:
             self._allowance.charge(self._received)  # CVE-2019-9518
         if number not in self._streams:
             return  # refused
         if flags & h2.END_STREAM:
-            self._end(stream)
+            self._streams.end(stream)
         else:
-            if stream.room < STREAM_WINDOW // 2:
-                self._write(h2.window_frame(number, STREAM_WINDOW - stream.room))
-                stream.room = STREAM_WINDOW
-            stream.wake()
-
-    def _keep(self, stream: Stream, data: memoryview) -> None:
-        """Keep a piece of a body, if it may be kept."""
-        size = len(data)
-        if (left := self._lengths.get(stream.number)) is not None:
-            if size > left:
-                raise StreamFault(ErrorCode.PROTOCOL_ERROR, "DATA beyond content-length")
-            self._lengths[stream.number] = left - size
-        if len(stream.body) + size > stream.accepted.max_bytes:
-            expected = stream.accepted.max_bytes
-            self._refuse(stream, BodyTooLarge(f"request: expected at most {expected} bytes, found more"))
-            return
-        try:
-            self._peers.charge(size - stream.taken)
-        except NotReady as error:
-            self._refuse(stream, error)
-        else:
-            stream.taken = 0
-            stream.body += data
-
-    def _end(self, stream: Stream) -> None:
-        """Take the end of a request."""
-        stream.ended = True
-        if self._lengths.pop(stream.number, 0):
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "DATA short of content-length")
-        if stream.task is None:
-            self._start(stream)
-        else:
-            stream.wake()
+            self._streams.give_room(stream)
 
     def _take_reset(self, number: int, payload: memoryview) -> None:
         h2.word(payload, "RST_STREAM")
@@ -374,7 +322,7 @@ class Http2Connection(asyncio.Protocol):
             self._received
         )  # CVE-2023-44487: asking and taking back is cheap for the peer only
         if (stream := self._streams.get(number)) is not None:
-            self._drop(stream)
+            self._streams.drop(stream)
 
     def _take_settings(self, flags: int, payload: memoryview) -> None:
         self._allowance.charge(self._received)
@@ -425,49 +373,14 @@ class Http2Connection(asyncio.Protocol):
 
     # --- answering ---
 
-    def _start(self, stream: Stream) -> None:
-        # Up to its first wait it runs here and now, which may be all of it.
-        stream.task = begin(self._calls.answer(stream), self._loop)
-
-    def _refuse(self, stream: Stream, error: RequestError) -> None:
-        """Answer a request with an error before its end came; the rest of it is ignored."""
-        if stream.task is not None:
-            stream.task.cancel()
-        self._calls.refuse(stream, error)
-
     def _finished(self, stream: Stream) -> None:
         """The end of an answer was written."""
         self._allowance.earn()
-        if not stream.ended:
-            # The answer is whole; the rest of the request is not wanted (section 8.1).
-            self._write(h2.reset_frame(stream.number, ErrorCode.NO_ERROR))
-            self._reset.append(stream.number)
-        self._forget(stream)
+        self._streams.finish(stream)
         if self._peers.closing:
             self._goodbye.begin()
         if self._goodbye.over:
             self._close_if_done()
-
-    def _hold(self, count: int) -> None:
-        self._peers.held_bytes += count
-
-    def _forget(self, stream: Stream) -> None:
-        self._streams.pop(stream.number, None)
-        self._lengths.pop(stream.number, None)
-        self._peers.held_bytes -= len(stream.body) + stream.taken
-
-    def _drop(self, stream: Stream) -> None:
-        """End a stream on which nothing more will be said."""
-        self._forget(stream)
-        self._sender.forget(stream)
-        if stream.task is not None:
-            stream.task.cancel()
-
-    def _reset_stream(self, number: int, code: ErrorCode) -> None:
-        if (stream := self._streams.get(number)) is not None:
-            self._drop(stream)
-        self._reset.append(number)
-        self._write(h2.reset_frame(number, code))
 
     def _give_up(self, fault: ConnectionFault) -> None:
         """Tell the peer what it did wrong, and close."""
@@ -475,8 +388,7 @@ class Http2Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(h2.goaway_frame(self._last, fault.code, str(fault)))
             self._transport.close()
-        for stream in tuple(self._streams.values()):
-            self._drop(stream)
+        self._streams.drop_all()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -12,10 +12,10 @@ from inference_server.http2.connection import (
     CONNECTION_WINDOW,
     FRAME_BYTES,
     MAX_STREAMS,
-    STREAM_WINDOW,
 )
 from inference_server.http2.frames import ErrorCode
 from inference_server.http2.headers import HEADER_LIST_BYTES, literal
+from inference_server.http2.streams import STREAM_WINDOW
 from inference_server.proto import inference_pb2 as pb
 from tests.unit.server.conftest import until
 from tests.unit.server.http2_client import (
