@@ -109,7 +109,7 @@ ENTRYPOINT ["edgemodel"]
 FROM shared AS server
 COPY --from=server-packages /extra /opt/venv
 COPY --from=server-source /out/app /app
-RUN ["python3", "-B", "-c", "import inference_server.app, inference_server.model, uvloop"]
+RUN ["python3", "-B", "-c", "import inference_server.app, inference_server.engine.model, uvloop"]
 LABEL org.opencontainers.image.title=edgemodel-server
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "inference_server"]

@@ -14,7 +14,7 @@ from benchmarks.figures import Report
 from edgemodel.rollout.evidence import CandidateEvidence, Counts
 from edgemodel.rollout.gate import ALPHA, P99, GateLimits, judge, overall
 from edgemodel.rollout.server_metrics import read_sample
-from inference_server.metrics import Metrics
+from inference_server.telemetry.metrics import Metrics
 from tests.simulators.traffic import ALIKE, SITES, SURGE, Site, Version, alike, rollout
 
 TRIES = 20

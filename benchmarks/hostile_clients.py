@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 from hpack import Decoder
 
-from inference_server import http2_frames as h2
-from inference_server.http2_headers import literal
+from inference_server.http2 import frames as h2
+from inference_server.http2.headers import literal
 from tests.server.bad_calls import BAD_CALLS, BadCall
 from tests.server.bad_calls import INFER as CALL
 from tests.server.bad_requests import BAD, BODY_BYTES, GOOD, INFER, BadRequest

@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 
-from inference_server import logs
 from inference_server.errors import FatalError
 from inference_server.settings import Settings, find_termination_log, read_settings
+from inference_server.telemetry import logs
 
 logger = logging.getLogger("inference_server")
 

@@ -19,24 +19,24 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from inference_server.activation import Activation
-from inference_server.cgroup import share_of_memory
-from inference_server.dataplane import DECODED_BYTES, DataPlane
 from inference_server.errors import ListenFailed
-from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection
-from inference_server.http_peers import Peers
-from inference_server.metrics import Metrics
-from inference_server.model_directory import ModelFiles, find_model
+from inference_server.files.model_directory import ModelFiles, find_model
+from inference_server.host.cgroup import share_of_memory
+from inference_server.host.thermal import Thermal
+from inference_server.host.watchdog import LoopWatch
+from inference_server.http.api import HttpApi
+from inference_server.http.connection import HttpConnection
+from inference_server.http.peers import Peers
+from inference_server.serving.activation import Activation
+from inference_server.serving.dataplane import DECODED_BYTES, DataPlane
 from inference_server.settings import Settings
-from inference_server.thermal import Thermal
-from inference_server.tracing import open_tracer
-from inference_server.watchdog import LoopWatch
+from inference_server.telemetry.metrics import Metrics
+from inference_server.telemetry.tracing import open_tracer
 
 if TYPE_CHECKING:
-    from inference_server.grpc_api import GrpcApi
-    from inference_server.repository import ModelRepository
-    from inference_server.result_cache import ResultCache
+    from inference_server.grpc.api import GrpcApi
+    from inference_server.serving.repository import ModelRepository
+    from inference_server.serving.result_cache import ResultCache
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def _bind(host: str, port: int) -> socket.socket:
 def _cache(settings: Settings, metrics: Metrics) -> "ResultCache | None":
     if not settings.cache_bytes:
         return None
-    from inference_server.result_cache import ResultCache
+    from inference_server.serving.result_cache import ResultCache
 
     return ResultCache(settings.cache_bytes, settings.cache_ttl, metrics)
 
@@ -160,8 +160,8 @@ class App:
 
     def _speak_http2(self, peers: Peers, transport: asyncio.Transport, data: bytes) -> None:
         # Imported with the first client that speaks gRPC: protobuf, HPACK and ours are 4 MB, which others never need.
-        from inference_server.grpc_api import GrpcApi
-        from inference_server.http2_connection import Http2Connection
+        from inference_server.grpc.api import GrpcApi
+        from inference_server.http2.connection import Http2Connection
 
         if self._grpc is None:
             self._grpc = GrpcApi(self.dataplane, self._settings.max_body_bytes, self._repository)
@@ -195,7 +195,7 @@ class App:
         return True
 
     def _open_repository(self) -> "ModelRepository":
-        from inference_server.repository import ModelRepository
+        from inference_server.serving.repository import ModelRepository
 
         settings = self._settings
         assert settings.model_repository is not None  # read_settings sees to that
@@ -211,8 +211,8 @@ class App:
         share, metrics = self._settings.request_log, self.dataplane.metrics
         tracer = open_tracer(os.environ)
         if share is not None or tracer is not None:
-            from inference_server.observer import Observer
-            from inference_server.request_log import RequestLog
+            from inference_server.telemetry.observer import Observer
+            from inference_server.telemetry.request_log import RequestLog
 
             self.dataplane.observer = Observer(None if share is None else RequestLog(share, metrics), tracer)
         thermal = Thermal(metrics)

@@ -10,13 +10,14 @@ import asyncio
 import sys
 from pathlib import Path
 
-from inference_server import golden, oip_documents
-from inference_server.dataplane import DataPlane
+from inference_server.engine.model import Model
 from inference_server.errors import FatalError
+from inference_server.files.model_directory import find_model
 from inference_server.messages import GoldenResult
-from inference_server.metrics import Metrics
-from inference_server.model import Model
-from inference_server.model_directory import find_model
+from inference_server.oip import documents as oip_documents
+from inference_server.serving import golden
+from inference_server.serving.dataplane import DataPlane
+from inference_server.telemetry.metrics import Metrics
 
 SECONDS = 300.0
 

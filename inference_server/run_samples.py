@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from inference_server.engine.model import Model
 from inference_server.errors import FatalError, InvalidRequest, ServerError
-from inference_server.model import Model
-from inference_server.model_directory import find_model
+from inference_server.files.model_directory import find_model
 
 FAILED = 1
 

@@ -64,11 +64,11 @@ async def by_grpclib(port: int) -> None:
 
 
 async def by_ours(port: int) -> None:
-    """Serve with inference_server.http2_connection."""
-    from inference_server.grpc_messages import OK_HEAD, OK_TRAILERS
-    from inference_server.http2_calls import Accepted
-    from inference_server.http2_connection import Http2Connection
-    from inference_server.http_peers import Peers
+    """Serve with inference_server.http2.connection."""
+    from inference_server.grpc.messages import OK_HEAD, OK_TRAILERS
+    from inference_server.http.peers import Peers
+    from inference_server.http2.calls import Accepted
+    from inference_server.http2.connection import Http2Connection
 
     class Echo:
         def accept(self, _: object) -> Accepted:
@@ -97,9 +97,9 @@ class Caller(asyncio.Protocol):
     """One connection that has one call under way at a time."""
 
     def __init__(self, left: list[int], done: asyncio.Future) -> None:
-        from inference_server import http2_frames as h2
-        from inference_server.grpc_messages import frame_message
-        from inference_server.http2_headers import literal
+        from inference_server.grpc.messages import frame_message
+        from inference_server.http2 import frames as h2
+        from inference_server.http2.headers import literal
 
         self._h2, self._left, self._done = h2, left, done
         self._stream, self._rest, self._unread = 1, b"", 0

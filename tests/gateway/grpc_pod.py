@@ -10,15 +10,15 @@ from typing import Any
 import grpc
 import numpy as np
 
-from inference_server.dataplane import DataPlane
-from inference_server.grpc_api import GrpcApi
-from inference_server.http2_connection import Http2Connection
-from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection
-from inference_server.http_peers import Peers
+from inference_server.grpc.api import GrpcApi
+from inference_server.http.api import HttpApi
+from inference_server.http.connection import HttpConnection
+from inference_server.http.peers import Peers
+from inference_server.http2.connection import Http2Connection
 from inference_server.messages import ModelMetadata
-from inference_server.metrics import Metrics
 from inference_server.proto import inference_pb2 as pb
+from inference_server.serving.dataplane import DataPlane
+from inference_server.telemetry.metrics import Metrics
 from inference_server.tensors import TensorSpec
 from tests.gateway.clients import SECONDS
 from tests.gateway.far_node import FarNode

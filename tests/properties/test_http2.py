@@ -9,13 +9,13 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference_server import http2_frames as h2
 from inference_server.errors import InvalidRequest
-from inference_server.grpc_messages import Code, error_trailers
-from inference_server.http2_headers import HeaderBlocks, literal
+from inference_server.grpc.messages import Code, error_trailers
+from inference_server.http2 import frames as h2
+from inference_server.http2.headers import HeaderBlocks, literal
 from inference_server.messages import InferenceRequest
-from inference_server.oip_grpc import Inference, split_raw
-from inference_server.oip_grpc_heads import Heads
+from inference_server.oip.grpc import Inference, split_raw
+from inference_server.oip.grpc_heads import Heads
 from inference_server.proto import inference_pb2 as pb
 from tests.corpus.http2.grow import mutate, seeds
 from tests.corpus.http2.memory_peer import MemoryPeer

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_server.errors import InvalidRequest
-from inference_server.oip_binary import decode_raw, encode_raw
+from inference_server.oip.binary import decode_raw, encode_raw
 from inference_server.tensors import NUMPY_TYPES
 from tests.corpus.oip.grow import FOUND, refusal, seeds
 from tests.properties.mutation import mutations

@@ -7,15 +7,15 @@ import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference_server.dataplane import DataPlane
 from inference_server.errors import InvalidRequest
-from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection
-from inference_server.http_messages import Request
-from inference_server.http_peers import Peers
+from inference_server.http.api import HttpApi
+from inference_server.http.connection import HttpConnection
+from inference_server.http.messages import Request
+from inference_server.http.peers import Peers
 from inference_server.messages import InferenceRequest
-from inference_server.metrics import Metrics
-from inference_server.oip_json import decode_request
+from inference_server.oip.json import decode_request
+from inference_server.serving.dataplane import DataPlane
+from inference_server.telemetry.metrics import Metrics
 from inference_server.tensors import NUMPY_TYPES, decode_data, encode_data
 from tests.unit.server.conftest import Doubler
 

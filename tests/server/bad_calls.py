@@ -7,7 +7,7 @@ import gzip
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference_server.grpc_messages import Code, frame_message
+from inference_server.grpc.messages import Code, frame_message
 from inference_server.proto import inference_pb2 as pb
 from tests.server.bad_requests import BODY_BYTES, RAW
 

@@ -15,7 +15,7 @@ from tritonclient.utils import InferenceServerException
 from tests.server.onnx_models import build, mlp, save, tensor
 from tests.server.process import ask, running
 from tests.server.test_process import infer_body, model_directory, until
-from tests.unit.server.test_tracing import PARENT, TRACE, Collector
+from tests.unit.server.telemetry.test_tracing import PARENT, TRACE, Collector
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
 
@@ -77,7 +77,7 @@ async def test_spans_reach_a_collector(tmp_path):
 
 def test_a_server_that_traces_nothing_imports_nothing_of_it():
     code = (
-        "import sys; from inference_server.tracing import open_tracer; import inference_server.app; "
+        "import sys; from inference_server.telemetry.tracing import open_tracer; import inference_server.app; "
         "assert open_tracer({}) is None; "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

@@ -5,9 +5,9 @@ import gzip
 
 import pytest
 
-from inference_server import http2_frames as h2
-from inference_server.grpc_messages import frame_message
-from inference_server.http2_frames import ErrorCode
+from inference_server.grpc.messages import frame_message
+from inference_server.http2 import frames as h2
+from inference_server.http2.frames import ErrorCode
 from inference_server.proto import inference_pb2 as pb
 from tests.server.onnx_models import mlp, save
 from tests.server.process import running

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from inference_server.grpc_messages import Code
+from inference_server.grpc.messages import Code
 from tests.server.bad_calls import BAD_CALLS, GOOD_CALL, INFER
 from tests.server.bad_requests import BODY_BYTES
 from tests.server.onnx_models import mlp, save

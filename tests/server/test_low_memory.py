@@ -14,8 +14,8 @@ ANONYMOUS = """
 import sys
 from pathlib import Path
 import numpy as np
-from inference_server.model import Model
-from inference_server.model_directory import find_model
+from inference_server.engine.model import Model
+from inference_server.files.model_directory import find_model
 
 def anonymous():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()

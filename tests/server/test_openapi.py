@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
+from inference_server.http.openapi import document
 from inference_server.messages import ModelMetadata
-from inference_server.openapi import document
 from inference_server.tensors import NUMPY_TYPES, TensorSpec
 from tests.server.onnx_models import identity, save
 from tests.server.process import running

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from edgemodel.rollout.evidence import CandidateEvidence, Ledger, Sample
-from inference_server.metrics import REQUEST_SECONDS
+from inference_server.telemetry.metrics import REQUEST_SECONDS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions of ``edgemodel.io``, made from the types in ``edgemodel.api.v1alpha1``.
+"""The CustomResourceDefinitions of ``edgemodel.io``, made from the types of this package.
 
 Here stands what the types can't say: names, scope, printer columns, subresources, and the rules across
 fields, which the API server enforces in CEL before an object is ever stored. Printer columns find conditions
@@ -15,14 +15,8 @@ from edgemodel.api.conditions import ConditionType
 from edgemodel.api.edge_node import EdgeNode, EdgeNodeSpec, EdgeNodeStatus
 from edgemodel.api.meta import GROUP, VERSION
 from edgemodel.api.schema import Extras, Rule, prose, rendered, structural
-from edgemodel.api.v1alpha1 import (
-    EdgeModel,
-    EdgeModelSpec,
-    EdgeModelStatus,
-    ModelTrustPolicy,
-    ModelTrustPolicySpec,
-    ModelTrustPolicyStatus,
-)
+from edgemodel.api.trust_policy import ModelTrustPolicy, ModelTrustPolicySpec, ModelTrustPolicyStatus
+from edgemodel.api.v1alpha1 import EdgeModel, EdgeModelSpec, EdgeModelStatus
 
 NAME_MAX = 50
 """Longest name of an EdgeModel: children add a dash and 12 hex digits, and Service names end at 63."""

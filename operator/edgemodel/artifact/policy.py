@@ -15,7 +15,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from edgemodel.api.meta import OwnerMetadata, seconds
-from edgemodel.api.v1alpha1 import (
+from edgemodel.api.trust_policy import (
     Authority,
     LabelSelector,
     ModelTrustPolicy,

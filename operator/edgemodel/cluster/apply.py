@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from edgemodel.api.applied import without_empty
 from edgemodel.api.edge_node import EdgeNodeSpec
 from edgemodel.api.meta import API_VERSION, CHILD_MANAGER, STATUS_MANAGER, OwnerMetadata
-from edgemodel.api.v1alpha1 import EdgeModelStatus, ModelTrustPolicyStatus
+from edgemodel.api.trust_policy import ModelTrustPolicyStatus
+from edgemodel.api.v1alpha1 import EdgeModelStatus
 from edgemodel.cluster.client import ApiServer, Object
 from edgemodel.cluster.kinds import EDGE_MODEL, EDGE_NODE, MODEL_TRUST_POLICY, Kind, child_kind
 from edgemodel.reconcile.decision import ObjectRef

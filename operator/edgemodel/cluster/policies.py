@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from edgemodel.api.v1alpha1 import Authority, ModelTrustPolicy, SecretKeyRef
+from edgemodel.api.trust_policy import Authority, ModelTrustPolicy, SecretKeyRef
 from edgemodel.artifact.policy import Policy
 from edgemodel.artifact.reference import Reference
 from edgemodel.cluster.client import ApiServer, Forbidden, Object

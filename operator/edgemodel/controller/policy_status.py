@@ -6,7 +6,7 @@ Changes no EdgeModel: those are judged in their own passes, by the same reading 
 from datetime import datetime
 
 from edgemodel.api.conditions import Reason, Statement, merge
-from edgemodel.api.v1alpha1 import ModelTrustPolicyStatus
+from edgemodel.api.trust_policy import ModelTrustPolicyStatus
 from edgemodel.artifact.reference import Reference
 from edgemodel.cluster.apply import apply_policy_status
 from edgemodel.cluster.client import ApiServer

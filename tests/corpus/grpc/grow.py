@@ -15,7 +15,7 @@ from pathlib import Path
 
 from inference_server.errors import InvalidRequest
 from inference_server.messages import ModelMetadata
-from inference_server.oip_grpc import Inference
+from inference_server.oip.grpc import Inference
 from inference_server.proto import inference_pb2 as pb
 from inference_server.tensors import TensorSpec
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from inference_server.errors import InvalidRequest
 from inference_server.messages import InferenceRequest, ModelMetadata
-from inference_server.oip_grpc import Inference
-from inference_server.oip_json import decode_request
+from inference_server.oip.grpc import Inference
+from inference_server.oip.json import decode_request
 from inference_server.tensors import TensorSpec
 
 MODEL = ModelMetadata(

@@ -12,9 +12,9 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-from inference_server import http2_frames as h2
-from inference_server.grpc_messages import frame_message
-from inference_server.http2_headers import literal
+from inference_server.grpc.messages import frame_message
+from inference_server.http2 import frames as h2
+from inference_server.http2.headers import literal
 from tests.corpus.http2.memory_peer import MemoryPeer
 
 HERE = Path(__file__).parent

@@ -5,13 +5,13 @@ import re
 
 from hpack import Decoder
 
-from inference_server import http2_frames as h2
-from inference_server.dataplane import DataPlane
-from inference_server.grpc_api import GrpcApi
-from inference_server.http2_connection import Http2Connection
-from inference_server.http_api import HttpApi
-from inference_server.http_peers import Peers
-from inference_server.metrics import Metrics
+from inference_server.grpc.api import GrpcApi
+from inference_server.http.api import HttpApi
+from inference_server.http.peers import Peers
+from inference_server.http2 import frames as h2
+from inference_server.http2.connection import Http2Connection
+from inference_server.serving.dataplane import DataPlane
+from inference_server.telemetry.metrics import Metrics
 
 BODY_BYTES = 4096
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from inference_server.errors import InvalidRequest
 from inference_server.messages import ModelMetadata
-from inference_server.oip_json import decode_request
-from inference_server.oip_layouts import Layouts
+from inference_server.oip.json import decode_request
+from inference_server.oip.layouts import Layouts
 from inference_server.tensors import NUMPY_TYPES, TensorSpec
 
 HERE = Path(__file__).parent

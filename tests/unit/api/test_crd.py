@@ -9,7 +9,8 @@ import yaml
 
 from edgemodel.api import crd, reference
 from edgemodel.api.edge_node import HeldModel, State, models_ready, store_summary
-from edgemodel.api.v1alpha1 import EdgeModel, ModelTrustPolicy
+from edgemodel.api.trust_policy import ModelTrustPolicy
+from edgemodel.api.v1alpha1 import EdgeModel
 
 ROOT = Path(__file__).resolve().parents[3]
 ALLOWED = {

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from edgemodel.api.v1alpha1 import LabelSelector, ModelTrustPolicy
+from edgemodel.api.trust_policy import LabelSelector, ModelTrustPolicy
 from edgemodel.artifact.policy import Policy, governing, selects
 from edgemodel.artifact.reference import Reference
 from edgemodel.errors import Stalled

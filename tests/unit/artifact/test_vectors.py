@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from edgemodel.api.conditions import Reason
-from edgemodel.api.v1alpha1 import ModelTrustPolicy
+from edgemodel.api.trust_policy import ModelTrustPolicy
 from edgemodel.artifact import media_types
 from edgemodel.artifact.digest import Digest
 from edgemodel.artifact.manifest import EMPTY_DESCRIPTOR, Index, Manifest, Release, model_files, release

@@ -11,7 +11,7 @@ import pytest
 from edgemodel.controller.metrics import Metrics as OperatorMetrics
 from edgemodel.gateway.metrics import Metrics as GatewayMetrics
 from edgemodel.node.metrics import Metrics as NodeMetrics
-from inference_server.metrics import Metrics as ServerMetrics
+from inference_server.telemetry.metrics import Metrics as ServerMetrics
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "charts/edgemodel/dashboards/build.py"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from edgemodel.api.conditions import Reason
-from edgemodel.api.v1alpha1 import EdgeModel, ModelTrustPolicy
+from edgemodel.api.trust_policy import ModelTrustPolicy
+from edgemodel.api.v1alpha1 import EdgeModel
 from edgemodel.artifact.policy import Policy
 from edgemodel.artifact.reference import Reference
 from edgemodel.artifact.registry_connections import Connections

@@ -21,7 +21,7 @@ from edgemodel.gateway.shadow_comparison import Outcome
 from edgemodel.gateway.shadow_metrics import ShadowMetrics, Trial
 from edgemodel.reconcile.observed import GatewayPod, Observed, Settings, Unresolved
 from edgemodel.rollout.evidence import CandidateEvidence
-from inference_server.metrics import Metrics
+from inference_server.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 OLD, NEW = Digest.of(b"old"), Digest.of(b"new")

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from edgemodel.rollout.server_metrics import MAX_SERIES, NotMetrics, read_sample
-from inference_server.metrics import REQUEST_SECONDS, Metrics
+from inference_server.telemetry.metrics import REQUEST_SECONDS, Metrics
 
 
 def metrics(model: str = "detector", version: str = "1.4.0") -> Metrics:

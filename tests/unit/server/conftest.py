@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import uvloop
 
-from inference_server.dataplane import DataPlane
-from inference_server.grpc_api import GrpcApi
-from inference_server.http2_connection import Http2Connection
-from inference_server.http_api import HttpApi
-from inference_server.http_connection import HttpConnection
-from inference_server.http_peers import Peers
+from inference_server.grpc.api import GrpcApi
+from inference_server.http.api import HttpApi
+from inference_server.http.connection import HttpConnection
+from inference_server.http.peers import Peers
+from inference_server.http2.connection import Http2Connection
 from inference_server.messages import ModelMetadata
-from inference_server.metrics import Metrics
-from inference_server.result_cache import ResultCache
+from inference_server.serving.dataplane import DataPlane
+from inference_server.serving.result_cache import ResultCache
+from inference_server.telemetry.metrics import Metrics
 from inference_server.tensors import TensorSpec
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from hpack import Decoder
 
-from inference_server import http2_frames as h2
-from inference_server.grpc_messages import frame_message
-from inference_server.http2_headers import literal
+from inference_server.grpc.messages import frame_message
+from inference_server.http2 import frames as h2
+from inference_server.http2.headers import literal
 from inference_server.proto import inference_pb2 as pb
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"

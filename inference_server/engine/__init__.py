@@ -1,0 +1,1 @@
+"""One model on ONNX Runtime: loaded, warmed up, measured and run. The only importer of onnxruntime."""

@@ -1,0 +1,91 @@
+"""What the connections of one server share: the handler, the clock's word for Date, and the memory of all bodies."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from inference_server.errors import NotReady
+from inference_server.http.messages import Handler
+
+MAX_CONNECTIONS = 2048
+# All bodies in memory at a time, as a multiple of the largest one.
+BODIES_IN_MEMORY = 8
+
+
+class Connection(Protocol):
+    """What the process asks of a connection."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is due or being computed."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
+    def move_on(self) -> None:
+        """Have the peer send its next requests elsewhere."""
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+
+    def overdue(self, now: float) -> bool:
+        """Whether the peer has been given long enough."""
+
+
+@dataclass(slots=True)
+class Peers:
+    """What the connections of one server share."""
+
+    handler: Handler
+    max_body_bytes: int
+    connections: set[Connection] = field(default_factory=set)
+    held_bytes: int = 0  # bodies of all connections that are in memory now
+    date: bytes = b""  # for the Date header; whoever owns the clock keeps it fresh
+    closing: bool = False  # answer, and close the connection with the answer
+    # Takes over a connection on which HTTP/2 is spoken, with the bytes that came; None refuses them.
+    http2: Callable[["Peers", asyncio.Transport, bytes], None] | None = None
+
+    def charge(self, count: int) -> None:
+        """Take bytes of a body into account.
+
+        Raises:
+            NotReady: All connections together hold as much as they may.
+        """
+        if self.held_bytes + count > BODIES_IN_MEMORY * self.max_body_bytes:
+            raise NotReady("too many large requests at the same time; try again shortly")
+        self.held_bytes += count
+
+
+class Share:
+    """What one connection holds of that memory.
+
+    Attributes:
+        bodies: Bytes of bodies.
+    """
+
+    __slots__ = ("_peers", "_unread", "bodies")
+
+    def __init__(self, peers: Peers) -> None:
+        self.bodies = 0
+        self._unread = 0
+        self._peers = peers
+
+    def charge(self, count: int) -> None:
+        """Take bytes of a body into account before they are kept.
+
+        Raises:
+            NotReady: All connections together hold as much as they may.
+        """
+        self._peers.charge(count)
+        self.bodies += count
+
+    def release(self, count: int) -> None:
+        """Take bytes of bodies for given up."""
+        self.bodies -= count
+        self._peers.held_bytes -= count
+
+    def keep_unread(self, count: int) -> None:
+        """Count so many bytes of answers that the peer has not read, in place of those before."""
+        self._peers.held_bytes += count - self._unread
+        self._unread = count

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: bodies, messages and documents ↔ tensors and plain values. Pure."""

@@ -1,0 +1,1 @@
+"""From a request to its answer, whatever the protocol: the served models, their queues, threads and caches."""
