@@ -8,6 +8,7 @@ tests are marked ``alone``.
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(UNIT_SECONDS))
 
 
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Wait for the test's turn, before its time limit begins to count."""
-    with turn(alone=item.get_closest_marker("alone") is not None):
+    if _is_alone(item):
+        return (yield)
+    with turn(alone=False):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Others may go on while a cluster starts for a test that is to be alone."""
+    with turn(alone=False) if _is_alone(item) else nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Have nothing run beside a test that is to be alone."""
+    with turn(alone=True) if _is_alone(item) else nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Others may go on while its cluster stops."""
+    with turn(alone=False) if _is_alone(item) else nullcontext():
         return (yield)
 
 

@@ -29,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(300))
+            # What is to be alone may have to wait for another test to end.
+            item.add_marker(pytest.mark.timeout(600 if item.get_closest_marker("alone") else 300))
 
 
 @pytest.fixture(scope="session")
