@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from inference_server.errors import ListenFailed
 from inference_server.files.model_directory import ModelFiles, find_model
-from inference_server.host.cgroup import share_of_memory
+from inference_server.host.busy_poll import BusyPoll
+from inference_server.host.cgroup import has_whole_cpu, share_of_memory
 from inference_server.host.thermal import Thermal
 from inference_server.host.watchdog import LoopWatch
 from inference_server.http.api import HttpApi
@@ -172,6 +173,8 @@ class App:
         settings = self._settings
         self._tasks.append(loop.create_task(self._sweep()))
         self._loop_watch.start()
+        if settings.busy_poll and has_whole_cpu():
+            self._peers.answered = BusyPoll(loop, lambda: self.dataplane.idle, settings.busy_poll).answered
         listener = _bind(settings.host, settings.port)
         self.port = listener.getsockname()[1]
         server = await loop.create_server(

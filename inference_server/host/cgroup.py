@@ -44,6 +44,12 @@ def cpu_limit(root: Path = _ROOT) -> int:
     return available if quota is None else max(1, min(available, math.ceil(quota)))
 
 
+def has_whole_cpu(root: Path = _ROOT) -> bool:
+    """Whether this process may keep a CPU busy all the time."""
+    quota = _quota(root)
+    return quota is None or quota >= 1
+
+
 def memory_limit(root: Path = _ROOT) -> int | None:
     """Bytes of memory the cgroup allows, or None when it sets no limit."""
     text = _read(root / "memory.max") or _read(root / "memory" / "memory.limit_in_bytes")

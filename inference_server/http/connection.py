@@ -352,6 +352,7 @@ class HttpConnection(asyncio.Protocol):
                     self._share.release(min(self._share.bodies, len(turn.request.body)))
                 keep_alive = turn.keep_alive and not self._peers.closing
                 self._write(turn.request, response, keep_alive)
+                self._peers.answered()
                 if not keep_alive:
                     self._finish(lingering=turn.error is not None)
                     return

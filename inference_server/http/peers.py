@@ -43,6 +43,7 @@ class Peers:
     held_bytes: int = 0  # bodies of all connections that are in memory now
     date: bytes = b""  # for the Date header; whoever owns the clock keeps it fresh
     closing: bool = False  # answer, and close the connection with the answer
+    answered: Callable[[], None] = lambda: None  # told of each answer that was handed to a transport
     # Takes over a connection on which HTTP/2 is spoken, with the bytes that came; None refuses them.
     http2: Callable[["Peers", asyncio.Transport, bytes], None] | None = None
 

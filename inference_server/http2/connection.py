@@ -375,6 +375,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _finished(self, stream: Stream) -> None:
         """The end of an answer was written."""
+        self._peers.answered()
         self._allowance.earn()
         self._streams.finish(stream)
         if self._peers.closing:

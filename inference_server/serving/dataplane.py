@@ -150,6 +150,14 @@ class DataPlane:
         return self._slots.values()
 
     @property
+    def idle(self) -> bool:
+        """Whether no inference is under way, and the machine is not so hot that models rest."""
+        for slot in self._slots.values():
+            if slot.inflight:
+                return False
+        return self._share >= 1
+
+    @property
     def ready(self) -> bool:
         """Whether new requests should be sent here: all models that were announced are there, and nothing ends."""
         return (bool(self._slots) or self.unloaded is not None) and not self._loading and not self.draining

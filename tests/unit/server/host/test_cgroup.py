@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from inference_server.host.cgroup import cpu_limit, memory_limit, share_of_memory
+from inference_server.host.cgroup import cpu_limit, has_whole_cpu, memory_limit, share_of_memory
 
 
 def write(root, **files):
@@ -51,3 +51,16 @@ def test_memory_limit(tmp_path, files, limit):
 def test_inputs_get_a_quarter_of_the_memory_at_most(tmp_path):
     assert share_of_memory(1000, tmp_path) == 1000
     assert share_of_memory(1000, write(tmp_path, memory_DOT_max="2000")) == 500
+
+
+@pytest.mark.parametrize(
+    ("files", "whole"),
+    [
+        ({"cpu_DOT_max": "99000 100000"}, False),
+        ({"cpu_DOT_max": "100000 100000"}, True),
+        ({"cpu_DOT_max": "max 100000"}, True),
+        ({}, True),
+    ],
+)
+def test_part_of_a_cpu_is_no_whole_one(tmp_path, files, whole):
+    assert has_whole_cpu(write(tmp_path, **files)) is whole
