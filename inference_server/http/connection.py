@@ -54,8 +54,7 @@ class HttpConnection(asyncio.Protocol):
         self._keep_alive = True
         self._body_bytes = 0
         self._head_bytes = 0
-        self._headers = 0
-        self._header_bytes = 0
+        self._headers = self._header_bytes = 0
         self._barren_bytes = 0  # arrived since the last byte of a body: chunk sizes, trailers
         self._in_head = True
         self._paused = False
@@ -124,6 +123,11 @@ class HttpConnection(asyncio.Protocol):
                 self._hand_over(data)
                 return
         was_busy, was_in_body, body_bytes = self.busy, not self._in_head, self._body_bytes
+        between = self._current is None and not was_busy
+        if between and (request := self._peers.heads.find(data)) and self._share.takes(len(request.body)):
+            self._turns.append(Turn(request, True))
+            self._serve()
+            return
         if self._in_head:
             if self._head_bytes == 0:
                 self._since = self._loop.time()
@@ -147,6 +151,8 @@ class HttpConnection(asyncio.Protocol):
                 self._barren_bytes += len(data)
             else:
                 self._barren_bytes = 0
+            if between and self._current is None and len(self._turns) == 1 and self._turns[0].keep_alive:
+                self._peers.heads.keep(data, cast(Request, self._turns[0].request))
             # The parser keeps an unfinished header or trailer until its end comes.
             if (self._in_head and self._head_bytes > HEAD_BYTES) or self._barren_bytes > HEAD_BYTES:
                 self._refuse(HeaderTooLarge(f"request line and headers: expected at most {HEAD_BYTES} bytes"))
@@ -193,8 +199,7 @@ class HttpConnection(asyncio.Protocol):
         self._current = Request("", b"")
         self._chunks = []
         self._body_bytes = 0
-        self._headers = 0
-        self._header_bytes = 0
+        self._headers = self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target; it may come in pieces."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from inference_server.errors import NotReady
+from inference_server.http.heads import Heads
 from inference_server.http.messages import Handler
 
 MAX_CONNECTIONS = 2048
@@ -40,6 +41,7 @@ class Peers:
     handler: Handler
     max_body_bytes: int
     connections: set[Connection] = field(default_factory=set)
+    heads: Heads = field(default_factory=Heads)
     held_bytes: int = 0  # bodies of all connections that are in memory now
     date: bytes = b""  # for the Date header; whoever owns the clock keeps it fresh
     closing: bool = False  # answer, and close the connection with the answer
@@ -80,6 +82,14 @@ class Share:
         """
         self._peers.charge(count)
         self.bodies += count
+
+    def takes(self, count: int) -> bool:
+        """Charge bytes of a body if all connections together may hold them; return whether they may."""
+        try:
+            self.charge(count)
+        except NotReady:
+            return False
+        return True
 
     def release(self, count: int) -> None:
         """Take bytes of bodies for given up."""
