@@ -18,6 +18,8 @@ from inference_server.tensors import DYNAMIC, NUMPY_TYPES, Array, TensorSpec, ch
 Buffer = bytes | memoryview
 
 _LENGTH_BYTES = 4
+# Copying less than that is cheaper than a view of it.
+_COPIED_BYTES = 4096
 _SIZE_IN_JSON = ".parameters.binary_data_size"
 
 
@@ -91,9 +93,12 @@ def decode_whole(raw: memoryview, spec: TensorSpec) -> Array:
 
 
 def encode_raw(array: Array) -> Buffer:
-    """Return an output's bytes; numbers are not copied when they already lie in C order."""
-    if array.dtype.hasobject or array.dtype.kind in "US":
+    """Return an output's bytes; many numbers are not copied when they already lie in C order."""
+    dtype = array.dtype
+    if dtype.kind in "OUS":
         return _encode_strings(array)
+    if array.nbytes <= _COPIED_BYTES and dtype.byteorder != ">":
+        return array.tobytes()
     flat = np.ascontiguousarray(array).reshape(-1)
     if flat.dtype.byteorder == ">":
         flat = flat.astype(flat.dtype.newbyteorder("<"))

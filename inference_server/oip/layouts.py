@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference_server.messages import InferenceRequest, ModelMetadata
+from inference_server.oip.binary import Buffer
 from inference_server.tensors import Array
 
 _MOST_LAYOUTS = 64
@@ -35,21 +36,21 @@ class Layouts:
         self._layouts: dict[bytes, _Layout] = {}
 
     def find(
-        self, text: bytes, binary: memoryview, model: ModelMetadata
+        self, text: bytes, body: Buffer, model: ModelMetadata
     ) -> tuple[InferenceRequest, frozenset[str]] | None:
         """Return a request, and which outputs it wants as binary data; None when there is no layout for it.
 
         Args:
             text: The JSON.
-            binary: All that follows it.
+            body: It, and all that follows it.
             model: The model it is for.
         """
-        layout = self._layouts.get(text)
-        if layout is None or layout.model is not model or layout.size != len(binary):
+        layout, before = self._layouts.get(text), len(text)
+        if layout is None or layout.model is not model or layout.size != len(body) - before:
             return None
         arrays: dict[str, Array] = {}
         for name, shape, numpy_type, start in layout.tensors:
-            array: Array = np.ndarray(shape, numpy_type, binary, start)
+            array: Array = np.ndarray(shape, numpy_type, body, before + start)
             arrays[name] = array if array.flags.aligned else array.copy()
         return InferenceRequest(arrays, layout.outputs, "", layout.timeout), layout.binary_outputs
 
