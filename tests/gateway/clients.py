@@ -92,10 +92,16 @@ async def versions(client: Client, times: int) -> collections.Counter[str]:
 
 
 class Load:
-    """Clients that ask all the time, until the block ends; ``answers`` counts, ``wrong`` keeps what was not 200."""
+    """Clients that ask all the time, until the block ends; ``answers`` counts, ``wrong`` keeps what was not 200.
 
-    def __init__(self, port: int, clients: int = 4) -> None:
-        self._port, self._clients = port, clients
+    With ``again`` a client whose connection is refused or breaks sends the request once more, at once; what became of the
+    second try counts. ``fresh`` ones open a connection for each request.
+    """
+
+    def __init__(self, port: int, clients: int = 4, *, again: bool = False, fresh: bool = False) -> None:
+        self._port, self._clients, self._again, self._fresh = port, clients, again, fresh
+        self.broken = 0
+        """First tries that broke, of those that were made again."""
         self.answers: collections.Counter[str] = collections.Counter()
         self.wrong: list[str] = []
         self.longest = 0.0
@@ -123,7 +129,14 @@ class Load:
             while True:
                 self._since[client] = began = asyncio.get_running_loop().time()
                 try:
-                    answer = await client.ask()
+                    try:
+                        answer = await client.ask()
+                    except (OSError, EOFError):
+                        if not self._again:
+                            raise
+                        self.broken += 1
+                        client = Client(self._port)
+                        answer = await client.ask()
                     self.longest = max(self.longest, asyncio.get_running_loop().time() - began)
                 except (OSError, EOFError) as error:
                     del self._since[client]
@@ -136,6 +149,8 @@ class Load:
                 else:
                     self.wrong.append(f"{answer.status} {answer.text}")
                     await asyncio.sleep(0.02)
+                if self._fresh:
+                    client.close()
         finally:
             client.close()
 

@@ -196,6 +196,10 @@ class Site:
         self.server.put(path, {"spec": {"image": "r/m:1", **spec}, "status": status})
         return port
 
+    def remove(self, name: str) -> None:
+        """Have the API server say that a model was deleted."""
+        self.server.remove(f"{MODELS}/{name}")
+
     def access(self, **entries: dict[str, Any]) -> None:
         """Have the operator say who may call, by model."""
         self.secret(

@@ -6,15 +6,15 @@ Which pods stand in a backend, and the candidate's part, are in here as well, so
 changes of those go by its runtime API (``changes``). Written for HAProxy 2.6; each directive is in its Configuration Manual.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgemodel.gateway import access_configuration as access
 from edgemodel.gateway import grpc_configuration as grpc
 from edgemodel.gateway import shadow_configuration as shadow
 from edgemodel.gateway.pace import FULL
-from edgemodel.gateway.routes import Access, Route, Server
+from edgemodel.gateway.routes import Route, Server
 from edgemodel.gateway.state import ENDING
 
 LOST = "check inter 500ms fastinter 100ms fall 2 rise 1"
@@ -26,13 +26,13 @@ TRIED = f"{LOST} observe layer4 error-limit 1 on-error mark-down"
 """The same for a candidate's pod, with which one has less patience: one refused connection takes it out until the next
 check, so that the retries of the very request come to an active pod."""
 ACTIVE, CANDIDATE = "active", "candidate"
-_DRAWN = "{ rand(100),sub(txn.weight) lt 0 }"
+_DRAWN = "{ var(txn.weight) -m found } { rand(100),sub(txn.weight) lt 0 }"
 """The candidate gets this request."""
 _WHOLE = "    # A request is sent again only if all of it is still here.\n    option http-buffer-request\n"
 _OF_CANDIDATE = """\
     option allbackups
     # All of its pods may die at once, each with connections that look alive until they are used.
-    retries 6
+    retries 12
 """
 SPARE = "spare-"
 """Begins the name of an active pod's entry in the candidate's backend."""
@@ -99,37 +99,22 @@ def files(routes: Iterable[Route], place: Place, certificate: str = "") -> dict[
         "weights.map": _map([(ENDING, "0"), *((route.backend, str(route.weight)) for route in routes)]),
     }
     if routes:
-        found[grpc.NAMES] = _map((server_name(route), route.backend) for route in routes)
+        found[grpc.NAMES] = _map((access.server_name(route), route.backend) for route in routes)
     if any(route.shadow_percent for route in routes):
         shadows = ((route.backend, str(route.shadow)) for route in routes if route.shadow_percent)
         found[shadow.MAP] = _map(shadows)
     listed = [f"{place.folder}/tls.pem"]
     for route in routes:
-        access = route.access
-        if access is not None and access.tokens:
-            found[tokens_file(access)] = "".join(f"{token}\n" for token in access.tokens)
-        if access is not None and access.client_ca and certificate:
-            found[authorities_file(access)] = access.client_ca
-            authorities = f"[ca-file {place.folder}/{authorities_file(access)} verify optional]"
-            listed.append(f"{place.folder}/tls.pem {authorities} {server_name(route)}")
+        asked = route.access
+        if asked is not None and asked.tokens:
+            found[access.tokens_file(asked)] = "".join(f"{token}\n" for token in asked.tokens)
+        if asked is not None and asked.client_ca and certificate:
+            found[access.authorities_file(asked)] = asked.client_ca
+            authorities = f"[ca-file {place.folder}/{access.authorities_file(asked)} verify optional]"
+            listed.append(f"{place.folder}/tls.pem {authorities} {access.server_name(route)}")
     if certificate:
         found |= {"tls.pem": certificate, "certificates.list": "".join(f"{line}\n" for line in listed)}
     return found | {"haproxy.cfg": _configuration(routes, place, tls=bool(certificate))}
-
-
-def server_name(route: Route) -> str:
-    """Return the TLS server name by which clients with a certificate come: only there are its authorities believed."""
-    return f"{route.name}.{route.namespace}"
-
-
-def tokens_file(access: Access) -> str:
-    """Return the name of the file with a model's tokens, which changes with them."""
-    return f"tokens-{_short(chr(10).join(access.tokens or ()))}.lst"
-
-
-def authorities_file(access: Access) -> str:
-    """Return the name of the file with a model's authorities, which changes with them."""
-    return f"authorities-{_short(access.client_ca or '')}.pem"
 
 
 def server_line(server: Server, route: Route, *, tried: bool = False, by_grpc: bool = False) -> str:
@@ -258,13 +243,20 @@ def _by_port(route: Route, place: Place) -> str:
     return f"""\
 frontend {route.backend}
     bind {place.at(route.port)}
-    http-request set-var(txn.weight) str({route.backend}),map_str_int({place.weights},0)
-{part}    use_backend again.{grpc.GRPC} if {grpc.IS_GRPC} {_followed(place)}
-    use_backend again if {_followed(place)}
-{grpc.choice(route.backend, _DRAWN, active=ACTIVE, candidate=CANDIDATE)}\
-    use_backend {route.backend}.{CANDIDATE} if {_DRAWN}
+    {grpc.SET}
+{_weigh(place, f"str({route.backend})")}\
+{part}    use_backend again{grpc.END} if {_followed(place)}
+    use_backend {route.backend}.{CANDIDATE}{grpc.END} if {_DRAWN}
+    use_backend {route.backend}.{ACTIVE}.{grpc.GRPC} if {grpc.FOUND}
 {copied}    default_backend {route.backend}.{ACTIVE}
 """
+
+
+def _weigh(place: Place, key: str) -> str:
+    """Return the line of a frontend that looks up the candidate's part, by a sample that gives the model's backend."""
+    # Mostly it is 0: to look it up twice when it is not costs less than a variable in each request.
+    looked_up = f"{key},map_str_int({place.weights},0)"
+    return f"    http-request set-var(txn.weight) {looked_up} if {{ {looked_up} gt 0 }}\n"
 
 
 def _copies(place: Place, key: str, backend: str) -> tuple[str, str]:
@@ -280,9 +272,8 @@ def _by_path(place: Place, *, tls: bool, shadowed: bool, models: bool) -> str:
     )
     body = json.dumps({"error": "gateway: no such model here; expected /<namespace>/<name>/v2/..."})
     missing = f"http-request return status 404 content-type application/json string '{body}'"
-    first, plain = "!{ var(txn.again) -m found }", f"!{grpc.NAMED}"
+    first, plain = "!{ var(txn.again) -m found }", f"!{grpc.FOUND}"
     part, copied = _copies(place, "var(txn.route)", "%[var(txn.route)]") if shadowed else ("", "")
-    lead = grpc.choice("%[var(txn.route)]", _DRAWN, active=ACTIVE, candidate=CANDIDATE, condition=grpc.NAMED)
     return f"""\
 frontend by-path
     bind {place.at(place.http_port)}
@@ -296,11 +287,10 @@ frontend by-path
     http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1 if {first} {plain}
     # What else a pod answers, its metrics say, is nobody's business out here.
     {missing} if {first} {plain} !{{ path /v2 }} !{{ path_beg /v2/ }}
-    http-request set-var(txn.weight) var(txn.route),map_str_int({place.weights},0)
-{part}    use_backend again.{grpc.GRPC} if {grpc.NAMED} {{ var(txn.again) -m found }}
-    use_backend again if {{ var(txn.again) -m found }}
-{lead}\
-    use_backend %[var(txn.route)].{CANDIDATE} if {_DRAWN}
+{_weigh(place, "var(txn.route)")}\
+{part}    use_backend again{grpc.END} if {{ var(txn.again) -m found }}
+    use_backend %[var(txn.route)].{CANDIDATE}{grpc.END} if {_DRAWN}
+    use_backend %[var(txn.route)].{ACTIVE}.{grpc.GRPC} if {grpc.FOUND}
 {copied}    use_backend %[var(txn.route)].{ACTIVE}
 """
 
@@ -313,7 +303,7 @@ def _backends(route: Route, place: Place) -> str:
     spare = "".join(_server(server, route, backup=True) for server in route.active)
     copied = ""
     if route.shadow_percent:
-        guard = _guard(route.access, route, place, outer=True) if route.access is not None else ()
+        guard = access.guard(route, place.folder, outer=True)
         copied = shadow.backend(route.backend, place.meeting, guard)
     return f"""\
 backend {route.backend}.{ACTIVE}
@@ -347,59 +337,18 @@ def _rules(route: Route, place: Place, *, by_grpc: bool = False) -> list[str]:
     if by_grpc and (route.access is not None or route.max_inflight):
         lines.append(grpc.TYPED)
     if route.access is not None:
-        lines += _guard(route.access, route, place, outer=by_grpc, by_grpc=by_grpc)
+        lines += access.guard(route, place.folder, outer=by_grpc, by_grpc=by_grpc)
         if route.access.closed or route.access.tokens == ():
             return lines  # nobody gets any further
     if route.max_inflight:
         full = f"if {{ queue ge {max(1, route.queue_limit)} }}"
         text = "too many requests wait already; try again"
-        lines.append(_refusal(503, text, full, " hdr Retry-After 1", by_grpc=by_grpc))
+        lines.append(access.refusal(503, text, full, " hdr Retry-After 1", by_grpc=by_grpc))
     if route.sticky:
         # Nothing to remember: the same after a reload, and in every pod of the gateway.
         lines += ["balance source", "hash-type consistent"]
     return lines
 
 
-def _refusal(code: int, text: str, condition: str, header: str = "", *, by_grpc: bool = False) -> str:
-    if by_grpc:
-        return grpc.refusal(code, text, condition)
-    body = json.dumps({"error": f"gateway: {text}"})
-    answer = f"http-request return status {code} content-type application/json string '{body}'{header}"
-    return f"{answer} {condition}".rstrip()
-
-
-def _guard(
-    access: Access, route: Route, place: Place, *, outer: bool = False, by_grpc: bool = False
-) -> list[str]:
-    """Return the lines that say who may call; ``outer`` where nobody can have been looked at before."""
-    passed = f" or {shadow.INNER}" if route.shadow_percent and not outer else ""
-    if access.closed:
-        text = "nobody may call this model: its access Secret is missing or empty"
-        return [_refusal(403, text, "", by_grpc=by_grpc)]
-    lines = []
-    if access.tokens is not None:
-        listed = f"{place.folder}/{tokens_file(access)}"
-        known = f"unless {{ http_auth_bearer,sha2(256),hex,lower -m str -f {listed} }}{passed}"
-        text, bearer = "a bearer token is needed that this model knows", ' hdr WWW-Authenticate "Bearer"'
-        lines.append(_refusal(401, text, known if access.tokens else "", bearer, by_grpc=by_grpc))
-        if not access.tokens:
-            return lines
-    if access.client_ca is not None:
-        lines.append(
-            _refusal(
-                403,
-                f"a client certificate is needed, by TLS and the server name {server_name(route)}",
-                f"unless {{ ssl_fc_sni -m str {server_name(route)} }} {{ ssl_c_used }} {{ ssl_c_verify 0 }}{passed}",
-                by_grpc=by_grpc,
-            )
-        )
-    # What let the caller in is not the model's business.
-    return [*lines, "http-request del-header authorization"] if access.tokens is not None else lines
-
-
 def _map(entries: Iterable[tuple[str, str]]) -> str:
     return "".join(f"{key} {value}\n" for key, value in entries)
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -7,8 +7,8 @@ itself, 502, 503 and 504, clients take for UNAVAILABLE by gRPC's own table.
 
 At the common entry a model is named by the authority ``NAME.NAMESPACE``, its TLS server name, as a method's path is fixed.
 
-Promises: a request that is not HTTP/2 pays for one comparison of a number. A model that gets no gRPC pays for a connection
-to each pod in ten seconds; when requests come, the first that is refused takes a pod out.
+Promises: a request that is not HTTP/2 pays for the comparison of a number, and for a variable that is not there. A model
+that gets no gRPC pays for a connection to each pod in ten seconds; when requests come, the first refused takes a pod out.
 """
 
 import json
@@ -18,9 +18,15 @@ GRPC = "grpc"
 """Ends the names of the two backends."""
 NAMES = "names.map"
 """From a model's authority to what its backends' names begin with."""
-IS_GRPC = "{ fc_http_major 2 } { req.hdr(content-type) -m beg application/grpc }"
-NAMED = "{ var(txn.grpc) -m found }"
-"""At the common entry: true of gRPC."""
+FOUND = "{ var(txn.grpc) -m found }"
+"""True of gRPC, behind ``SET``."""
+SET = (
+    f"http-request set-var(txn.grpc) str(.{GRPC}) "
+    "if { fc_http_major 2 } { req.hdr(content-type) -m beg application/grpc }"
+)
+"""Looks whether a request is gRPC; each frontend's first rule."""
+END = "%[var(txn.grpc)]"
+"""Ends the names of backends for any request; nothing, but for gRPC."""
 CHECK = (
     "proto h2 check inter 10s fastinter 100ms downinter 500ms fall 2 rise 1 "
     "observe layer4 error-limit 1 on-error mark-down"
@@ -48,22 +54,6 @@ backend again.{GRPC}
 """
 
 
-def choice(name: str, drawn: str, *, active: str, candidate: str, condition: str = IS_GRPC) -> str:
-    """Return a frontend's lines that lead gRPC to a model; they go before those that lead what is left.
-
-    Args:
-        name: what the model's backends' names begin with.
-        drawn: true where the candidate gets the request.
-        active: ends the name of the one backend,
-        candidate: and of the other.
-        condition: true of gRPC.
-    """
-    return f"""\
-    use_backend {name}.{candidate}.{GRPC} if {condition} {drawn}
-    use_backend {name}.{active}.{GRPC} if {condition}
-"""
-
-
 def at_entry(folder: str, first: str) -> str:
     """Return the common entry's lines that find gRPC's model.
 
@@ -73,11 +63,11 @@ def at_entry(folder: str, first: str) -> str:
     """
     text = "no such model here; expected the authority NAME.NAMESPACE, and a method of inference or grpc.*"
     known = "{ var(txn.route) -m found } { path_beg /inference. /grpc. }"
-    missing = refusal(404, text, f"if {first} {NAMED} !{{ var(txn.known) -m found }}")
+    missing = refusal(404, text, f"if {first} {FOUND} !{{ var(txn.known) -m found }}")
     return f"""\
     {TYPED}
-    http-request set-var(txn.grpc) int(1) if {IS_GRPC}
-    http-request set-var(txn.route) req.hdr(host),field(1,:),lower,map_str({folder}/{NAMES}) if {NAMED}
+    {SET}
+    http-request set-var(txn.route) req.hdr(host),field(1,:),lower,map_str({folder}/{NAMES}) if {FOUND}
     http-request set-var(txn.known) int(1) if {known}
     {missing}
 """

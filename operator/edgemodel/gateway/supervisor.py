@@ -4,8 +4,14 @@ Promises
 - The agent's end costs HAProxy nothing: they are brothers. The agent that follows finds HAProxy by its sockets.
 - HAProxy's end, the master process's or a worker's, is over at once: it starts with the last configuration that was taken,
   whether the agent is busy, dead or alive. There is never a second one: what a dead master process left is killed first.
+- While HAProxy is away its listening sockets are not (``held``): connections wait in them for the one that starts, which has
+  them from here. What they are is asked at each start, and whenever ``now`` and ``good`` lead to another set together, as
+  they do once a reload was taken; so a port that is nobody's any more is let go of, whoever died meanwhile. The kernel says
+  when a link was changed (F_NOTIFY, fcntl(2)); where it does not, they are looked at each second. When HAProxy is not back
+  in time they are let go of: clients are rather refused, and go to another gateway, than kept waiting. All of this may fail,
+  at no other cost.
 - What fails again and again is tried ever more rarely. An agent that hangs is killed, and HAProxy goes on.
-- SIGTERM: HAProxy listens no more, requests that are under way get ``drain`` seconds, then all ends. No zombie stays.
+- SIGTERM: nobody listens any more, requests that are under way get ``drain`` seconds, then all ends. No zombie stays.
 
 Leaves to the agent: every configuration. It hands one over by a link in the state folder (``state``).
 
@@ -20,12 +26,18 @@ import time
 from collections.abc import Sequence
 
 from edgemodel.gateway import state
+from edgemodel.gateway.held import Held
 
-MASTER_SOCKET, BEAT, LOCK = "master.sock", "agent.beat", "supervisor.lock"
+MASTER_SOCKET, RUNTIME_SOCKET, HELD_SOCKET = "master.sock", "haproxy.sock", "held.sock"
+BEAT, LOCK = "agent.beat", "supervisor.lock"
 LAUNCH = "import sys; sys.path.insert(0, sys.argv.pop(1)); from edgemodel.gateway.supervisor import main; sys.exit(main())"
 """The program: its first argument is the folder that holds the package."""
 LOOK_SECONDS = 0.05
-"""Between two looks for a configuration to start with."""
+"""Between two looks for a configuration to start with, or for an HAProxy that answers."""
+IDLE_SECONDS, UNTOLD_SECONDS = 10.0, 1.0
+"""Between two looks when nothing happens; the second where the kernel does not tell of links."""
+HOLD_SECONDS = 5.0
+"""For so long sockets are held that an HAProxy had, while the next one, or its next worker, does not say what it has."""
 BEAT_SECONDS = 120.0
 """An agent that has given no sign of life for so long is killed: small nodes are slow."""
 STEADY_SECONDS = 10.0
@@ -34,7 +46,8 @@ FIRST_PAUSE, HAPROXY_PAUSE, AGENT_PAUSE = 0.05, 2.0, 30.0
 """Pauses grow from the first one to these."""
 AGENT_END_SECONDS = 3.0
 """How long the agent may take to end, before HAProxy is told to."""
-_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+_ENDS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGCHLD, signal.SIGIO, *_ENDS)
 _SETTLE_SECONDS = 5.0
 
 
@@ -113,19 +126,29 @@ class Supervisor:
         self._seen: tuple[str | None, str | None] | None = None
         """The sets that were looked at, and were not whole."""
         self._beat, self._beaten = 0, 0.0
+        self._held = Held()
+        self._holds: tuple[int, str | None, str | None] = (0, None, None)
+        """HAProxy's process and the sets that the links led to when it was asked last what it listens at."""
+        self._hold_until = 0.0
+        """What is held may be wrong, and is let go of then (monotonic); 0 while it is right."""
+        self._hold_again = 0.0
+        """When one that runs and of which nothing is held is asked again (monotonic)."""
 
     def run(self) -> int:
         """Run until SIGTERM; return the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        idle = IDLE_SECONDS if _told_of_links(self._folder) else UNTOLD_SECONDS
         while True:
             self._reap()
             now = time.monotonic()
             if not self.haproxy.pid and now >= self.haproxy.due and self._configured():
-                self.haproxy.start(self._haproxy_command)
+                self.haproxy.start((*self._haproxy_command, *self._give()))
             if self._agent_command and not self.agent.pid and now >= self.agent.due:
                 self.agent.start(self._agent_command)
             self._look_after_the_agent(now)
-            if self._wait(10.0 if self.haproxy.pid and self.agent.pid else LOOK_SECONDS) != signal.SIGCHLD:
+            self._hold(now)
+            calm = self.haproxy.pid and self.agent.pid and not self._hold_until
+            if self._wait(idle if calm else LOOK_SECONDS) in _ENDS:
                 self._end()
                 return 0
 
@@ -147,6 +170,8 @@ class Supervisor:
                 # Before its number is free again: workers of a master process that died, a check that ran.
                 child.kill()
             os.waitpid(found.si_pid, 0)
+            if found.si_pid == self._held.giver:
+                self._held.giver = 0
             if child is not None:
                 child.ended(found.si_status)
 
@@ -165,7 +190,7 @@ class Supervisor:
                 continue
             if name != now:
                 state.lead(self._folder, state.NOW, name)
-            for socket in (MASTER_SOCKET, "haproxy.sock"):
+            for socket in (MASTER_SOCKET, RUNTIME_SOCKET):
                 if os.path.lexists(f"{self._folder}/{socket}"):
                     os.unlink(f"{self._folder}/{socket}")
             return True
@@ -186,9 +211,54 @@ class Supervisor:
             self._beaten = now
             self.agent.kill()
 
+    # -- HAProxy's sockets ----------------------------------------------------------------------------------------------
+
+    def _give(self) -> tuple[str, ...]:
+        """Have an HAProxy that is about to start get what is held; return its arguments for that."""
+        if not self._held:
+            return ()
+        path = f"{self._folder}/{HELD_SOCKET}"
+        try:
+            self._held.give(path)
+        except OSError as error:
+            say("warning", f"HAProxy starts without the sockets of the one before: {error}")
+            return ()
+        return ("-x", path)
+
+    def _hold(self, now: float) -> None:
+        """Hold what HAProxy listens at, and nothing that it listened at before."""
+        seen = (
+            self.haproxy.pid,
+            state.led_to(self._folder, state.NOW),
+            state.led_to(self._folder, state.GOOD),
+        )
+        # While the agent has HAProxy reload, either worker may answer.
+        reloading = self.agent.pid and seen[0] == self._holds[0] and seen[1] != seen[2]
+        if reloading:
+            return
+        if seen == self._holds and (self._held or not self.haproxy.pid or now < self._hold_again):
+            self._hold_until = 0.0
+            return
+        self._hold_until = self._hold_until or now + HOLD_SECONDS
+        problem = "HAProxy is not back"
+        if self.haproxy.pid:
+            try:
+                self._held.take(f"{self._folder}/{RUNTIME_SOCKET}")
+            except (OSError, ValueError) as error:
+                problem = str(error)
+            else:
+                self._holds, self._hold_until = seen, 0.0
+                return
+        if now >= self._hold_until:
+            if self.haproxy.pid or self._held:
+                say("warning", f"HAProxy's sockets are not held: {problem}")
+            self._held.let_go()
+            self._holds, self._hold_until, self._hold_again = seen, 0.0, now + IDLE_SECONDS
+
     # -- the end --------------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
+        self._held.let_go()
         self.agent.kill(signal.SIGTERM)
         self._await_end(self.agent, AGENT_END_SECONDS)
         if self.haproxy.pid:
@@ -212,6 +282,17 @@ class Supervisor:
         while child.pid and time.monotonic() < ends:
             self._wait(ends - time.monotonic())
             self._reap()
+
+
+def _told_of_links(folder: str) -> bool:
+    """Have the kernel send SIGIO, from now on, when something in the folder is renamed; tell whether it will."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)  # open for as long as it is to be told
+        fcntl.fcntl(descriptor, fcntl.F_NOTIFY, fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
+    except OSError as error:
+        say("info", f"the kernel does not tell of changes in {folder}: {error.strerror}")
+        return False
+    return True
 
 
 def say(level: str, message: str, more: str = "") -> None:
