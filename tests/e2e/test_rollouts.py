@@ -148,11 +148,18 @@ def test_nobody_notices_the_death_of_a_gateways_agent(trial: Trial) -> None:
     assert load.trouble == []
 
 
-@pytest.mark.parametrize("command", [HAPROXY, SUPERVISOR], ids=["haproxy", "all-of-it"])
-def test_the_death_of_a_gateway_is_over_in_a_moment(trial: Trial, command: bytes) -> None:
+def test_the_death_of_haproxy_refuses_nobody(trial: Trial) -> None:
+    """Its connections break; who asks again at once waits until it is back."""
+    trial.serve("v1")
+    load = rollouts.disturb(trial, lambda: trial.kill_gateway(HAPROXY), REQUESTS // 2, resend=True)
+    print(load.summary())
+    assert load.trouble == []
+
+
+def test_the_death_of_a_whole_gateway_is_over_in_a_moment(trial: Trial) -> None:
     """Its connections break, and until its address is taken out of the Service some new ones are refused."""
     trial.serve("v1")
-    load = rollouts.disturb(trial, lambda: trial.kill_gateway(command), REQUESTS // 2, resend=True)
+    load = rollouts.disturb(trial, lambda: trial.kill_gateway(SUPERVISOR), REQUESTS // 2, resend=True)
     print(load.summary(), load.failures[:20])
     assert load.wrong == []
     assert all("connect" in words for words in load.failures)
