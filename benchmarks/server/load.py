@@ -187,10 +187,18 @@ def grpc_closed_loop(
 
 @dataclass(frozen=True)
 class Phase:
-    """Some seconds of requests at a mean rate, whatever the pace of the answers."""
+    """Some seconds of requests at a mean rate, whatever the pace of the answers.
+
+    Attributes:
+        rate: requests a second.
+        seconds: of all of it.
+        paced: they come at even distances, as constant-rate generators send them (wrk2, k6); otherwise by chance, as those
+            of many independent clients do (Poisson).
+    """
 
     rate: float
     seconds: float
+    paced: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,7 @@ class Answer:
 
 
 def open_loop(port: int, post: Post, cores: Cores, phases: Sequence[Phase], connections: int) -> list[Answer]:
-    """Send requests when they are due (Poisson arrivals), phase by phase; return all answers in the order of their dues."""
+    """Send requests when they are due, phase by phase; return all answers in the order of their dues."""
     asked = {
         "port": port,
         "path": post.path,

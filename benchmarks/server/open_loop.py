@@ -107,7 +107,8 @@ class Client:
         arrivals = random.Random(_SEED)
         for phase in self._told["phases"]:
             end += phase["seconds"]
-            while (due := due + arrivals.expovariate(phase["rate"])) < end:
+            rate, paced = phase["rate"], phase["paced"]
+            while (due := due + (1 / rate if paced else arrivals.expovariate(rate))) < end:
                 late = time.perf_counter() - self._began
                 if due > late:
                     await asyncio.sleep(due - late)

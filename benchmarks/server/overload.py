@@ -1,7 +1,8 @@
 """Three times as many requests as the encoder can compute, each with a deadline: what is answered in time, and recovery.
 
-One core for the server. Requests carry ``timeout`` (microseconds, as Triton's) and come at a rate of their own. Capacity is
-what a closed loop of 16 connections gets just before. Before and after the overload come requests at half the capacity.
+One core for the server. Requests carry ``timeout`` (microseconds, as Triton's), come by chance (Poisson) and do not wait for
+answers. Capacity is what a closed loop of 16 connections gets just before. Before and after the overload come requests at
+half the capacity.
 """
 
 import threading

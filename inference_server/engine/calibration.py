@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE = {"f8": 1e-4, "f4": 1e-4, "f2": 1e-2}
 """Largest difference between a row computed alone and with others, as a share of the output's largest magnitude."""
-BUDGET = 0.25
+BUDGET = 0.4
 """Seconds that measuring may take."""
 INLINE_SECONDS = 0.0003
 """A run up to this is computed on the event loop's thread; handing it to another takes 30 to 60 µs, and more under load."""
@@ -38,8 +38,9 @@ RELOAD_SECONDS = 0.1
 MOST_ROWS = 64
 _PIECE_SECONDS = 0.005  # larger requests are computed in pieces of about so long
 _LONG_SECONDS = 0.25  # a batch that takes longer is none: the first in it would wait too long
-_QUICK_SECONDS = 0.001  # sizes go by twos up to this, then by fours
-_GAIN = 0.95  # a larger batch must cost less than this share a row
+_QUICK_SECONDS = 0.001  # sizes go by twos; beyond this by fours where …
+_STEEP = 0.75  # … a row's price has fallen to less than this share of the size before
+_GAIN = 0.98  # a larger batch must cost less than this share a row
 _REPEATS = 6
 _AT_ONCE = 3  # runs of each thread when several compute at the same time
 _SHARE = 8  # no size gets more than this part of the budget beyond its first run
@@ -130,9 +131,9 @@ def calibrate(
             model.reopen(plan.threads)
         return plan
     # The probe takes four runs. Where these are slow, batches gain nothing that their first request would not pay for.
-    row_bytes = probe_rows(model, size) if alone <= budget / 4 else 0
+    row_bytes = probe_rows(model, size) if alone <= budget / 6 else 0
     batchable = row_bytes > 0
-    costs, best = measure.costs(size, MOST_ROWS if batchable else 1)
+    costs, best = measure.costs(size, alone, MOST_ROWS if batchable else 1)
     if pinned.batch_rows not in (None, 1) and not batchable:
         logger.warning("the first axis is no batch axis: requests are computed one by one")
     plan = Plan(
@@ -140,6 +141,7 @@ def calibrate(
         sessions=pinned.sessions or 1,
         batchable=batchable,
         batch_rows=(pinned.batch_rows or best) if batchable else 1,
+        batch_elements=0 if pinned.batch_rows else measure.elements(size, best),
         piece_rows=_piece_rows(costs, best) if batchable else 0,
         row_bytes=row_bytes,
         queue_delay=pinned.queue_delay,
@@ -205,25 +207,33 @@ class _Measurement:
         self._until = clock() + budget
         self._outputs = [spec.name for spec in model.metadata.outputs]
 
-    def costs(self, size: int, most_rows: int) -> tuple[list[tuple[int, int, float]], int]:
-        """Return `(rows, elements, seconds)` of runs with 1, 2, 4 … rows, and the best number of rows for throughput."""
+    def costs(self, size: int, alone: float, most_rows: int) -> tuple[list[tuple[int, int, float]], int]:
+        """Return `(rows, elements, seconds)` of runs with 1, 2, 4 … rows, and the best number of rows for throughput.
+
+        Args:
+            size: Of open axes.
+            alone: Seconds of a run with one row.
+            most_rows: Where to end.
+        """
         costs: list[tuple[int, int, float]] = []
         rows, best, best_cost = 1, 1, float("inf")
         while rows <= most_rows:
-            seconds = self.fastest(size, rows)
+            seconds = alone if rows == 1 else self.fastest(size, rows)
             if seconds is None:
                 break
             costs.append((rows, self.elements(size, rows), seconds))
+            steep = seconds / rows < _STEEP * best_cost  # as is a first one, of which nothing is known
             if seconds / rows < _GAIN * best_cost:
                 best, best_cost = rows, seconds / rows
-            step = 2 if seconds < _QUICK_SECONDS else 4
+            step = 4 if steep and seconds >= _QUICK_SECONDS and 4 * rows <= most_rows else 2
             # What the next size would take, if it saved nothing, must fit.
             if step * seconds > _LONG_SECONDS or self._clock() + step * seconds > self._until:
                 break
             if rows >= 4 * best:
                 break
             rows *= step
-        return costs, best
+        least = min((seconds / rows for rows, _, seconds in costs), default=0.0)
+        return costs, next((rows for rows, _, seconds in costs if seconds / rows * _GAIN <= least), 1)
 
     def parallel(self, plan: Plan, pinned: Pinned, cpus: int, size: int) -> Plan:
         """Return the plan with the threads and sessions that compute most on so many CPUs."""

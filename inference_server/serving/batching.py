@@ -33,26 +33,35 @@ class Candidate(Protocol):
         """Elements of its inputs not yet taken: its size."""
 
 
-def choose(waiting: Sequence[Candidate], most_rows: int, smallest_first: bool) -> list[int]:
+def choose(
+    waiting: Sequence[Candidate], most_rows: int, most_elements: float, smallest_first: bool
+) -> list[int]:
     """Return which requests the next run computes, by index; the first one leads.
 
     Args:
         waiting: By age, the oldest first; not empty.
         most_rows: Most rows of a run that several share. A request with more leads alone.
+        most_elements: Most elements of such a run.
         smallest_first: Whose turn it is: the smallest one's (of equal ones the oldest), or the oldest one's.
     """
     lead, first = 0, waiting[0]
     if smallest_first:
         lead, first = min(enumerate(waiting), key=lambda entry: entry[1].elements_left)
     chosen = [lead]
-    room = most_rows - first.rows_left
-    if first.key is None or room <= 0:
+    room, space = most_rows - first.rows_left, most_elements - first.elements_left
+    if first.key is None or room <= 0 or space <= 0:
         return chosen
     for index, other in enumerate(waiting):
-        if other.key == first.key and other.rows_left <= room and index != lead:
+        if (
+            other.key == first.key
+            and other.rows_left <= room
+            and other.elements_left <= space
+            and index != lead
+        ):
             chosen.append(index)
             room -= other.rows_left
-            if room <= 0:
+            space -= other.elements_left
+            if room <= 0 or space <= 0:
                 break
     return chosen
 

@@ -24,6 +24,11 @@ class Costs:
         self._factor = 1.0
         self._spread = 0.0  # mean distance of a run from its estimate, as a share of it
 
+    @property
+    def usual_error(self) -> float:
+        """By which share of the estimate a run usually misses it."""
+        return self._spread
+
     def at_most(self, elements: int) -> float:
         """Return what a run takes unless it is unusually slow: the estimate and twice its usual error."""
         return self.seconds(elements) * (1 + 2 * self._spread)

@@ -45,7 +45,8 @@ class InlineScheduler(Scheduler):
     """The runs of one small model; arguments and promises as `Scheduler`'s."""
 
     def __init__(self, run: Run, plan: Plan, watcher: Watcher, most_waiting: int = MOST_WAITING) -> None:
-        super().__init__(run, plan, watcher, most_waiting)
+        # At the end of a tick all are computed that came in it: nobody would look again after a wait for more.
+        super().__init__(run, replace(plan, queue_delay=0.0), watcher, most_waiting)
         self._due = False  # a flush is scheduled
         self._lonely = 0  # ticks in a row that brought one request
         self._at_once = 0  # requests that may still be computed without waiting for the tick's end

@@ -17,6 +17,9 @@ from inference_server.tensors import Array
 
 # Weight of the newest gap between two arrivals.
 _WEIGHT = 0.1
+_OPEN = (0, 0.0, 0.0)
+WORTH_SECONDS = 0.0005
+"""A run is held back for others only where sharing it saves so much computing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -108,12 +111,17 @@ class RequestQueue:
         plan: How it is computed.
         costs: What runs cost; corrected as batches end.
         most_waiting: Most requests that may wait.
+
+    Attributes:
+        expired: Requests that `take` found to be late; for their owner to tell, and to clear.
+        coming: Requests that are expected in a moment; the owner sets it to 0 when they stay away.
     """
 
     plan: Plan
     costs: Costs
     most_waiting: int
     expired: list[Waiting] = field(default_factory=list)
+    coming: int = 0
     _waiting: deque[Waiting] = field(default_factory=deque)
     _groups: dict[Hashable, _Group] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
@@ -121,10 +129,24 @@ class RequestQueue:
     _favour: float = 0.0  # seconds by which turns of the oldest are ahead of turns of the smallest
     _gap: float = 1.0
     _last_arrival: float = 0.0
+    _until: float = 0.0
+    # Of the last one refused, until the queue moves: its elements, when its run would have ended, and that run's seconds.
+    _shut: tuple[int, float, float] = _OPEN
 
     @property
     def _most_rows(self) -> int:
         return self.plan.batch_rows if self.plan.batchable else 1
+
+    @property
+    def _most_elements(self) -> float:
+        return self.plan.batch_elements or float("inf")
+
+    def _rows_of_a_run(self, rows: int, elements: int) -> int:
+        """Return the most rows of a run with rows like these."""
+        most = self._most_rows
+        if most > 1 and self.plan.batch_elements and elements:
+            most = max(1, min(most, self.plan.batch_elements * rows // elements))
+        return most
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -139,15 +161,24 @@ class RequestQueue:
         count = len(self._waiting)
         if deadline is None and count < self.most_waiting:
             return None
-        wait = self.predicted_wait(elements, now)
+        # In overload most are refused for what the last one was: nothing was taken since, and they ask for no less.
+        size, end, own = self._shut
+        if deadline is not None and deadline < end and elements >= size and count < self.most_waiting:
+            return refusal(end - own - now, own, deadline - now, count, self.most_waiting)
+        wait = self.predicted_wait(elements, now) * (1 + self.costs.usual_error)
+        own = self._own_seconds(rows, elements)
         left = None if deadline is None else deadline - now
-        return refusal(wait, self._own_seconds(rows, elements), left, count, self.most_waiting)
+        reason = refusal(wait, own, left, count, self.most_waiting)
+        if reason is not None and count < self.most_waiting:
+            self._shut = elements, now + wait + own, own
+        return reason
 
     def _own_seconds(self, rows: int, elements: int) -> float:
         """Return what the run takes that a request will be in: with company, if there is some."""
-        if self._most_rows > rows and elements:
+        most = self._rows_of_a_run(rows, elements)
+        if most > rows and elements:
             waiting = sum(group.elements for group in self._groups.values())
-            elements = min(elements + waiting, elements * self._most_rows // rows)
+            elements = min(elements + waiting, elements * most // rows)
         return self.costs.at_most(elements)
 
     def predicted_wait(self, elements: int, now: float) -> float:
@@ -178,11 +209,38 @@ class RequestQueue:
         self._gap += _WEIGHT * (min(since, 1.0) - self._gap)
         self._waiting.append(waiting)
         self._add(waiting)
+        if self.coming:
+            self.coming -= 1
+
+    def expect(self, batch: Batch, now: float, seconds: float) -> None:
+        """Hold a run that is not full back for as many requests as a batch answers, if a run together saves enough.
+
+        Args:
+            batch: Has just been computed. Clients with one request at a time ask again at once, and would find that the few
+                that waited were taken: runs of one and of fifteen in turn, for instance.
+            now: The moment.
+            seconds: Longest time to hold back.
+        """
+        one, costs = batch.elements // len(batch.pieces), self.costs.seconds
+        saved = costs(one) + costs(batch.elements) - costs(one + batch.elements)
+        shared = self._rows_of_a_run(len(batch.pieces), batch.elements) > 1
+        if shared and self.plan.queue_delay and saved > WORTH_SECONDS:
+            self.coming = len(batch.pieces)
+            self._until = now + seconds
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether requests are expected in a moment, those that wait can share a run with them, and it has room."""
+        if not self.coming or len(self._groups) != 1:
+            return False
+        ((key, group),) = self._groups.items()
+        return key is not None and group.rows < self._rows_of_a_run(group.rows, group.elements)
 
     def forget(self, waiting: Waiting) -> None:
         """Take a request out that nobody waits for any more."""
         if not waiting.gone:
             waiting.gone = True
+            self._shut = _OPEN
             if waiting.rows_left:
                 self._waiting.remove(waiting)
                 self._drop(waiting)
@@ -196,12 +254,14 @@ class RequestQueue:
             The batch, or None; and for how long the session should wait for more before it asks again, None for until
             something is pushed.
         """
+        if self.holds_back and now < self._until:
+            return None, self._until - now
         while self._waiting:
             mixed = len(self._sizes) > 1
             smallest_first = mixed and self._favour >= 0
             indices = [0]
             if len(self._waiting) > 1:
-                indices = choose(self._waiting, self._most_rows, smallest_first)
+                indices = choose(self._waiting, self._most_rows, self._most_elements, smallest_first)
             batch = self._batch(indices, now, smallest_first if mixed else None)
             if not self._expire(batch, now):
                 break
@@ -213,11 +273,13 @@ class RequestQueue:
             return None, wait
         self._remove(indices, batch)
         self._running.append(batch)
+        self._shut = _OPEN
         return batch, None
 
     def ended(self, batch: Batch, seconds: float) -> None:
         """Learn that a batch was computed in so many seconds."""
         self._running.remove(batch)
+        self._shut = _OPEN
         self.costs.observe(batch.elements, seconds)
         if batch.smallest_first is not None:
             self._favour += -seconds if batch.smallest_first else seconds
@@ -229,12 +291,14 @@ class RequestQueue:
             waiting.gone = True
             self._drop(waiting)
         self._waiting.clear()
+        self._shut = _OPEN
         return left
 
     def _group_seconds(self, group: _Group) -> float:
         if self._most_rows == 1:
             return group.requests * self.costs.seconds(group.elements // group.requests)
-        return backlog(group.rows, group.elements, self._most_rows, self.costs.seconds)
+        most = self._rows_of_a_run(group.rows, group.elements)
+        return backlog(group.rows, group.elements, most, self.costs.seconds)
 
     def _wait(self, batch: Batch, now: float) -> float:
         lead = batch.pieces[0].request
@@ -243,6 +307,8 @@ class RequestQueue:
         if len(batch.pieces) < len(self._waiting):
             return 0.0  # others wait that cannot join: time is short
         count = len(batch.pieces)
+        if batch.elements + batch.elements // count > self._most_elements:
+            return 0.0
         left = self.plan.queue_delay - (now - lead.arrived)
         return wait_for_more(
             count, batch.elements, batch.elements // count, self._gap, left, self.costs.seconds

@@ -26,6 +26,11 @@ from inference_server.serving.request_queue import Batch, RequestQueue, Waiting
 from inference_server.serving.runs import Done, Run, compute
 from inference_server.tensors import Array
 
+_QUIET_SECONDS = 0.0001
+"""Answers were sent, and for so long no request came: whoever asks again at once has done so."""
+_ASIDE_SECONDS = 0.01
+"""In overload the loop reads no more often than that. Woken for each request, with caches full of the model's numbers, it
+would spend a sixth of a core on refusals that are needed half as soon."""
 MOST_WAITING = 1024
 """Most requests that may wait for one model; connections are bounded by twice that."""
 
@@ -65,6 +70,11 @@ class Scheduler:
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._emptied: asyncio.Event | None = None
+        self._ended = threading.Event()  # a run, and its answers are to be delivered
+        self._aside_due = False
+        self._unread = 0.0  # seconds that what is read in this turn of the loop may have waited to be read
+        # Requests that are still expected, and since when that number stands.
+        self._looking: tuple[int, float] | None = None
 
     @property
     def running(self) -> tuple[Batch, ...]:
@@ -116,12 +126,20 @@ class Scheduler:
             raise NotFound("the model has just been unloaded")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Array]] = loop.create_future()
+        if deadline is not None:
+            deadline -= self._unread
         waiting = self._waiting(request, deadline, future)
         waiting.call = call
-        with self._work:
-            self._admit(waiting)
-            if self._idle:
-                self._work.notify()
+        try:
+            with self._work:
+                self._admit(waiting)
+                if self._idle and not self._queue.holds_back:
+                    self._work.notify()
+        except Overloaded:
+            if not self._aside_due:
+                self._aside_due = True
+                loop.call_soon(self._step_aside)
+            raise
         if not self._threads:
             self._start(loop)
         timer = None
@@ -182,7 +200,22 @@ class Scheduler:
             raise Overloaded(reason)
         self._queue.push(waiting)
 
+    def _step_aside(self) -> None:
+        """Leave the processor to the sessions for a moment, while all of them compute."""
+        self._aside_due = False
+        with self._lock:
+            busy = len(self._queue.running) >= self._allowed
+        if busy and not self._closed:
+            started = time.monotonic()
+            self._ended.wait(_ASIDE_SECONDS)
+            self._unread = time.monotonic() - started
+            asyncio.get_running_loop().call_soon(self._forget_pause)
+
+    def _forget_pause(self) -> None:
+        self._unread = 0.0
+
     def _deliver(self, done: Done) -> None:
+        self._ended.clear()
         batch, watcher = done.batch, self._watcher
         watcher.ran(batch.rows, done.seconds)
         for piece, result in zip(batch.pieces, done.results, strict=True):
@@ -204,6 +237,25 @@ class Scheduler:
                 waiting.gone = True
                 _answer(waiting, join(parts))
         self._check_emptied()
+        if self._queue.coming:
+            if self._looking is None:
+                # After the callers have written their answers: their turns of the loop are before this one.
+                asyncio.get_running_loop().call_soon(self._look)
+            self._looking = -1, 0.0
+
+    def _look(self) -> None:
+        """Turn the loop until those who are expected to ask again have done so, or nobody does."""
+        coming, now = self._queue.coming, time.monotonic()
+        if self._looking is None or self._looking[0] != coming:
+            self._looking = coming, now
+        if coming and now - self._looking[1] < _QUIET_SECONDS:
+            asyncio.get_running_loop().call_soon(self._look)
+            return
+        self._looking = None
+        with self._work:
+            self._queue.coming = 0
+            if self._idle and len(self._queue):
+                self._work.notify()
 
     def _check_emptied(self) -> None:
         if self._emptied is not None and not len(self._queue) and not self._queue.running:
@@ -241,8 +293,10 @@ class Scheduler:
         while (batch := self._next()) is not None:
             batch.thread = threading.get_ident()
             done = compute(self._run, batch)
+            self._ended.set()
             with self._work:
                 self._queue.ended(batch, done.seconds)
+                self._queue.expect(batch, time.monotonic(), done.seconds)
             self._on_loop(self._deliver, done)
             # After the answer was handed over: a hot machine makes the next request wait, not this one.
             if (rest := pause_after(done.seconds, self._share)) and not self._closed:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from inference_server.engine.calibration import Pinned, calibrate, probe_rows, uncalibrated
+from inference_server.engine.calibration import BUDGET, Pinned, calibrate, probe_rows, uncalibrated
 from inference_server.engine.model import Model
 from inference_server.errors import ExecutionFailed
 from inference_server.files.model_directory import find_model
@@ -80,6 +80,14 @@ def test_a_model_that_gains_nothing_by_batches_is_computed_one_by_one():
     assert plan.piece_rows >= 1
 
 
+def test_a_batch_is_no_larger_than_pays():
+    plan = found(Simulated(lambda rows, threads: 0.0007 + 0.005 * rows), cpus=1)
+    assert plan.batch_rows == 8
+    assert plan.batch_elements == 8 * 4
+    pinned = found(Simulated(lambda rows, threads: 0.0007 + 0.005 * rows), Pinned(batch_rows=20), cpus=1)
+    assert (pinned.batch_rows, pinned.batch_elements) == (20, 0)
+
+
 def test_cpus_are_shared_out_by_what_computes_most():
     model = Simulated(
         gains_nothing
@@ -141,7 +149,7 @@ def test_a_model_that_refuses_the_values_of_examples_is_too():
 def test_measuring_ends_within_its_budget_and_a_few_runs(seconds):
     model = Simulated(seconds)
     found(model, cpus=1)
-    assert model.now <= 0.25 + 6 * seconds(1, 1)
+    assert model.now <= BUDGET + 6 * seconds(1, 1)
 
 
 def real(tmp_path, model):

@@ -37,7 +37,20 @@ def line(*rows):
     ],
 )
 def test_what_an_idle_session_takes(waiting, most_rows, smallest_first, chosen):
-    assert choose(waiting, most_rows, smallest_first) == chosen
+    assert choose(waiting, most_rows, float("inf"), smallest_first) == chosen
+
+
+@pytest.mark.parametrize(
+    ("waiting", "most_elements", "chosen"),
+    [
+        pytest.param(line(1, 1, 1), 30, [0, 1, 2], id="all that fit"),
+        pytest.param(line(1, 1, 1), 29, [0, 1], id="no more than the limit"),
+        pytest.param(line((1, "k", 100), 1), 50, [0], id="one beyond the limit goes alone"),
+        pytest.param(line((1, "k", 20), (1, "k", 40), 1), 50, [0, 2], id="what is too large is passed over"),
+    ],
+)
+def test_what_an_idle_session_takes_of_large_rows(waiting, most_elements, chosen):
+    assert choose(waiting, 8, most_elements, smallest_first=False) == chosen
 
 
 def cheap_together(elements):

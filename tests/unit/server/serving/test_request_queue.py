@@ -179,3 +179,81 @@ def test_everything_can_be_taken_out():
     left = [queued(queue), queued(queue)]
     assert queue.clear() == left
     assert queue.take(0.0) == (None, None)
+
+
+def answered(queue, requests, now=0.1, seconds=0.05):
+    """A batch of so many requests that has just been computed; one more came meanwhile."""
+    for _ in range(requests):
+        queued(queue)
+    batch, _ = queue.take(now - seconds)
+    queued(queue, now - seconds)
+    queue.ended(batch, seconds)
+    queue.expect(batch, now, seconds)
+
+
+def test_a_run_is_held_back_for_those_who_were_just_answered_and_ask_again():
+    queue = new_queue(queue_delay=0.001)
+    answered(queue, 4)
+    assert queue.take(0.1) == (None, pytest.approx(0.05))
+    for _ in range(4):
+        queued(queue, 0.1)
+    assert len(queue.take(0.1)[0].pieces) == 5
+
+
+def test_a_run_is_not_held_back_for_those_who_stay_away():
+    queue = new_queue(queue_delay=0.001)
+    answered(queue, 4)
+    assert len(queue.take(0.16)[0].pieces) == 1
+    queue = new_queue(queue_delay=0.001)
+    answered(queue, 4)
+    queue.coming = 0
+    assert len(queue.take(0.1)[0].pieces) == 1
+
+
+def test_a_run_with_no_room_is_not_held_back():
+    queue = new_queue(queue_delay=0.001)
+    for _ in range(8):
+        queued(queue)
+    batch, _ = queue.take(0.05)
+    for _ in range(8):
+        queued(queue)
+    queue.ended(batch, 0.05)
+    queue.expect(batch, 0.1, 0.05)
+    assert len(queue.take(0.1)[0].pieces) == 8
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_rows": 1}, {"batchable": False}, {"batch_elements": ROW}, {"queue_delay": 0.0}]
+)
+def test_nobody_is_waited_for_who_cannot_join(changes):
+    queue = new_queue(**{"queue_delay": 0.001, **changes})
+    answered(queue, 1)
+    assert len(queue.take(0.1)[0].pieces) == 1
+
+
+def test_nobody_is_waited_for_where_runs_together_save_nothing():
+    queue = RequestQueue(plan(queue_delay=0.001), Costs(((ROW, 0.01), (8 * ROW, 0.08))), 100)
+    answered(queue, 4)
+    assert len(queue.take(0.1)[0].pieces) == 1
+
+
+def test_large_rows_share_runs_up_to_the_elements_that_gain():
+    queue = new_queue(batch_elements=4 * ROW)
+    for _ in range(3):
+        queue.push(Waiting({}, ("y",), "k", 1, 3 * ROW, 0.0, None, None))
+    assert queue.predicted_wait(ROW, 0.0) == pytest.approx(3 * queue.costs.seconds(3 * ROW))
+    assert [len(queue.take(0.0)[0].pieces) for _ in range(3)] == [1, 1, 1]
+
+
+def test_what_was_refused_is_let_in_again_when_the_queue_has_moved_and_smaller_ones_meanwhile():
+    queue = new_queue(batch_rows=1)
+    for _ in range(8):
+        queued(queue)
+    assert queue.refuse(1, ROW, 0.085, 0.0)
+    again = queue.refuse(1, ROW, 0.086, 0.01)
+    assert "predicted wait of 0.07 s" in again
+    assert queue.refuse(1, ROW, 0.2, 0.01) is None
+    batch, _ = queue.take(0.01)
+    assert queue.refuse(1, ROW, 0.086, 0.01)
+    queue.ended(batch, 0.01)
+    assert queue.refuse(1, ROW, 0.091, 0.01) is None

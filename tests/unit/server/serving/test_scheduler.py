@@ -106,6 +106,53 @@ async def test_everybody_gets_the_answer_to_what_they_asked(model, how):
     await scheduler.close()
 
 
+async def test_who_waits_is_computed_when_those_who_were_answered_do_not_ask_again(model):
+    scheduler = Scheduler(model.run, plan(queue_delay=0.001), Notes())
+    first = await held(model, scheduler)
+    others = await started(scheduler, request(1), request(2))
+    model.go.set()
+    await asyncio.gather(first, *others)
+    assert model.batches == [1, 2]
+    await scheduler.close()
+
+
+async def test_in_overload_refusals_and_answers_go_on(model):
+    scheduler = Scheduler(model.run, plan(costs=((2, 0.01), (16, 0.02))), Notes())
+    first = await held(model, scheduler)
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            await scheduler.compute(request(1), time.monotonic() + 0.001)
+        await asyncio.sleep(0)
+    waits = asyncio.ensure_future(scheduler.compute(request(2), time.monotonic() + 60))
+    await asyncio.sleep(0)
+    model.go.set()
+    await asyncio.gather(first, waits)
+    assert model.batches == [1, 1]
+    await scheduler.close()
+
+
+async def test_who_asks_again_at_once_gets_an_answer_each_time(model):
+    scheduler = Scheduler(model.run, plan(queue_delay=0.001), Notes())
+
+    async def client(value):
+        for _ in range(50):
+            (answer,) = await scheduler.compute(request(value), None)
+            assert answer[:, 0].tolist() == [3 * value]
+
+    await asyncio.gather(*(client(value) for value in range(12)))
+    assert sum(model.batches) == 12 * 50
+    await scheduler.close()
+
+
+async def test_inline_nobody_waits_for_a_request_that_may_never_come(model):
+    # Requests that came close together, and a price that hardly grows: on a thread the next one would be waited for.
+    how = plan(inline=True, queue_delay=60.0, costs=((2, 0.5), (16, 0.5)))
+    scheduler = InlineScheduler(model.run, how, Notes())
+    await asyncio.gather(*await started(scheduler, *(request(number) for number in range(30))))
+    assert sum(model.batches) == 30
+    await scheduler.close()
+
+
 async def test_a_tick_of_the_loop_is_one_run_and_on_its_own_thread(model):
     notes = Notes()
     scheduler = scheduler_of(model.run, INLINE, notes)
