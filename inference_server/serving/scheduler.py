@@ -71,7 +71,7 @@ class Scheduler:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._emptied: asyncio.Event | None = None
         self._ended = threading.Event()  # a run, and its answers are to be delivered
-        self._aside_due = False
+        self._aside_due: float | None = None  # since the first request was refused in this turn of the loop
         self._unread = 0.0  # seconds that what is read in this turn of the loop may have waited to be read
         # Requests that are still expected, and since when that number stands.
         self._looking: tuple[int, float] | None = None
@@ -136,8 +136,8 @@ class Scheduler:
                 if self._idle and not self._queue.holds_back:
                     self._work.notify()
         except Overloaded:
-            if not self._aside_due:
-                self._aside_due = True
+            if self._aside_due is None:
+                self._aside_due = waiting.arrived
                 loop.call_soon(self._step_aside)
             raise
         if not self._threads:
@@ -202,13 +202,13 @@ class Scheduler:
 
     def _step_aside(self) -> None:
         """Leave the processor to the sessions for a moment, while all of them compute."""
-        self._aside_due = False
+        assert self._aside_due is not None
+        since, self._aside_due = self._aside_due, None
         with self._lock:
             busy = len(self._queue.running) >= self._allowed
         if busy and not self._closed:
-            started = time.monotonic()
             self._ended.wait(_ASIDE_SECONDS)
-            self._unread = time.monotonic() - started
+            self._unread = time.monotonic() - since
             asyncio.get_running_loop().call_soon(self._forget_pause)
 
     def _forget_pause(self) -> None:
