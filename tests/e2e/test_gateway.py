@@ -19,8 +19,6 @@ from tests.e2e.conftest import Site
 GATEWAY = "deployment/edgemodel-gateway"
 ONE = magika_model.SAMPLES["html"]
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
@@ -99,6 +97,7 @@ def test_a_serving_pod_that_is_killed_costs_no_request(site: Site) -> None:
     assert sent.trouble == []
 
 
+@pytest.mark.alone
 def test_an_update_of_the_gateway_costs_no_request(site: Site) -> None:
     site.serve("v1")
     before = {pod["metadata"]["name"] for pod in site.bed.gateway_pods()}

@@ -17,8 +17,6 @@ from testbed.trial import AGENT, CANARY, HAPROXY, NAME, SUPERVISOR, SURGE, Trial
 REQUESTS = 3000
 LIMITED = {"resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}}
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
@@ -93,6 +91,7 @@ def test_one_that_answers_the_same_takes_over_after_a_step_of_copies_alone(trial
     assert told[-1][1]["samples"] >= 50
 
 
+@pytest.mark.alone  # compares latencies
 def test_one_that_is_five_times_slower_is_taken_back(trial: Trial) -> None:
     # Slower models and fewer requests than in the benchmark: 50 ms beside 10 ms shows on a machine that is busy otherwise,
     # where each waits some milliseconds for a core.
@@ -156,6 +155,7 @@ def test_the_death_of_haproxy_refuses_nobody(trial: Trial) -> None:
     assert load.trouble == []
 
 
+@pytest.mark.alone  # tells moments apart
 def test_the_death_of_a_whole_gateway_is_over_in_a_moment(trial: Trial) -> None:
     """Its connections break, and until its address is taken out of the Service some new ones are refused."""
     trial.serve("v1")
