@@ -155,7 +155,7 @@ class GrpcApi:
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": self._reflect,
         }
 
-    # --- http2_connection.Calls ---
+    # --- http2.calls.Calls ---
 
     def accept(self, head: RequestHead) -> Accepted:
         """Judge the headers of a call."""
