@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from benchmarks.server import overload, rounds, wire
-from benchmarks.server.load import Answer
+from benchmarks.server.load import Answer, Phase
 from benchmarks.server.open_loop import Client
 
 # Serialised by the protobuf messages of tritonclient 2.73.
@@ -103,7 +104,7 @@ async def server(seconds: float | None) -> AsyncIterator[int]:
 
 
 def asked(port: int, rate: float, seconds: float, connections: int) -> Client:
-    phases = [{"rate": rate, "seconds": seconds}]
+    phases = [asdict(Phase(rate, seconds))]
     return Client({"port": port, "path": "/", "body": "{}", "phases": phases, "connections": connections})
 
 
