@@ -84,6 +84,9 @@ class Gateway:
         self.shadow = Shadow(self.place.meeting, self.metrics.shadow, head_bytes=settings.buffer_bytes)
         self._wake = asyncio.Event()
         self._woken: float | None = None
+        """When the first change came that no step has taken up."""
+        self._doing: float | None = None
+        """When the first change came of those that a step took up, and that HAProxy has not done."""
         self._stopping = asyncio.Event()
         self._models, self._pods = [], []
         for namespace in settings.namespaces or ("",):
@@ -124,6 +127,11 @@ class Gateway:
         self._changed()
 
     @property
+    def _done(self) -> bool:
+        """HAProxy does all that is known."""
+        return self._woken is None and self._doing is None
+
+    @property
     def _followed(self) -> tuple[Collection, ...]:
         return (*self._models, *self._pods)
 
@@ -149,7 +157,7 @@ class Gateway:
         try:
             async with asyncio.timeout(CURRENT_SECONDS):
                 await asyncio.gather(*(one.read_anew() for one in self._followed))
-                while self._woken is not None:  # noqa: ASYNC110 - HAProxy's answer, and whatever comes in between
+                while not self._done:  # noqa: ASYNC110 - HAProxy's answer, and whatever comes in between
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return "not everything could be read anew and told to HAProxy"
@@ -212,6 +220,8 @@ class Gateway:
     async def _step(self) -> None:
         """Make HAProxy do what is known now, or as much of it as may be done now."""
         self._wake.clear()
+        # What comes while HAProxy is being told is the next step's.
+        self._doing, self._woken = self._woken if self._doing is None else self._doing, None
         self.metrics.in_step.set(all(one.in_step for one in self._followed))
         wanted = self._wanted()
         if self._applied is None or not self.haproxy.alive:
@@ -227,13 +237,12 @@ class Gateway:
                 await self._load(wanted, "reload")
                 return
         if same == wanted and self._certificate == self._wanted_certificate():
-            if self._due is None:
-                self._woken = None
-            self._due = None
+            self._doing = self._due = None
             return
         now = time.monotonic()
         if self._due is None:
             self._due = max(now + SETTLE_SECONDS, self._next_reload)
+        self._doing = self._doing or now  # pods and weights are told; shapes wait for the reload
         if now < self._due:
             asyncio.get_running_loop().call_later(self._due - now, self._wake.set)
         else:
@@ -319,9 +328,9 @@ class Gateway:
 
     def _changed_by(self, way: str) -> None:
         self.metrics.changes.labels(way).inc()
-        if self._woken is not None:
-            self.metrics.duration.labels(way).observe(time.monotonic() - self._woken)
-        self._woken = None
+        if self._doing is not None:
+            self.metrics.duration.labels(way).observe(time.monotonic() - self._doing)
+        self._doing = None
 
     # -- by a new configuration -----------------------------------------------------------------------------------------
 
