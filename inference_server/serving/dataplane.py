@@ -153,7 +153,7 @@ class DataPlane:
     def idle(self) -> bool:
         """Whether no inference is under way, and the machine is not so hot that models rest."""
         for slot in self._slots.values():
-            if slot.inflight:
+            if slot.under_way[0]:
                 return False
         return self._share >= 1
 
@@ -259,7 +259,7 @@ class DataPlane:
         arrays: list[Array] = []
         try:
             slot = self.slot(call.model, call.version)
-            slot.inflight += 1
+            slot.under_way[0] += 1
             slot.used = call.received
             slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
@@ -296,7 +296,7 @@ class DataPlane:
             if slot is not None:
                 if code != "200":
                     slot.statistics.failed(time.monotonic() - call.received, time.time())
-                slot.inflight -= 1
+                slot.under_way[0] -= 1
                 labels = slot.labels
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)

@@ -81,7 +81,8 @@ class RequestLog:
         self._write = write or (lambda data: os.write(_STDOUT, data))
         self._chance = chance
         self._clock = clock
-        self._drop = metrics.log_dropped.inc
+        self._dropped = metrics.log_dropped
+        self._dropping = threading.Lock()  # the writer drops lines too
         self._lines: deque[tuple[float, RequestRecord]] = deque()
         self._some = threading.Event()
         self._closing = False
@@ -99,7 +100,7 @@ class RequestLog:
     def put(self, record: RequestRecord) -> None:
         """Have a line written, or count it as dropped."""
         if len(self._lines) >= _MOST_LINES:
-            self._drop()
+            self._drop(1)
             return
         self._lines.append((time.time(), record))
         self._some.set()
@@ -109,6 +110,10 @@ class RequestLog:
         self._closing = True
         self._some.set()
         self._writer.join(timeout)
+
+    def _drop(self, lines: int) -> None:
+        with self._dropping:
+            self._dropped.inc(lines)
 
     def _error_allowed(self) -> bool:
         now = self._clock()
@@ -138,5 +143,4 @@ class RequestLog:
             while data:
                 data = data[self._write(data) :]
         except OSError:  # a closed pipe; requests are answered all the same
-            for _ in range(data.count(b"\n")):
-                self._drop()
+            self._drop(data.count(b"\n"))
