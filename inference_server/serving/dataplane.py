@@ -125,6 +125,13 @@ class DataPlane:
         slot.scheduler.slow_down(self._share)
         return slot
 
+    def divide(self, processes: int) -> None:
+        """Keep to one part of each bound, for so many processes serve together. Nothing may be served yet."""
+        self._most_decoded_bytes = max(1, self._most_decoded_bytes // processes)
+        self._most_waiting = max(1, self._most_waiting // processes)
+        if self._cache is not None:
+            self._cache.most_bytes //= processes
+
     def slow_down(self, share: float) -> None:
         """Let models compute only this share of the time, from above 0 to 1: the machine is hot."""
         self._share = share

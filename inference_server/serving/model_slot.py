@@ -185,4 +185,5 @@ def _parameters(plan: Plan) -> dict[str, str | int | float | bool]:
         "threads": plan.threads,
         "sessions": plan.sessions,
         "inline": plan.inline,
+        "processes": plan.processes,
     }

@@ -193,10 +193,10 @@ class Distributions(_Family[Distribution]):
         buckets: Sequence[float],
         board: "Board | None" = None,
     ) -> None:
-        super().__init__(name, text, labels, registry, board)
         self._bounds = tuple(float(bound) for bound in buckets)
         self._names = [*map(floatToGoString, self._bounds), "+Inf"]
         self._size = len(self._names) + 1
+        super().__init__(name, text, labels, registry, board)
 
     def _made(self, cells: Cells) -> Distribution:
         return Distribution(self._bounds, cells)

@@ -55,6 +55,7 @@ def test_who_follows_counts_on_and_what_was_now_is_gone(boards):
     first, second = Metrics(board=boards[0]), Metrics(board=boards[1])
     labels = {"model": "m", "version": "1", "protocol": "http", "code": "200"}
     second.requests.labels(*labels.values()).inc(5)
+    second.request_duration.labels("m", "1", "http").observe(0.5)
     second.inflight.labels("m", "1").set(2)
     boards[1].beat(stuck=True)
     assert boards[0].stuck(1)
