@@ -283,7 +283,7 @@ class App:
             from inference_server.telemetry.request_log import RequestLog
 
             writers = 1 if self._board is None else self._board.rows
-            log = None if share is None else RequestLog(share, metrics, writers)
+            log = None if share is None else RequestLog(share, metrics, processes=writers)
             self.dataplane.observer = Observer(log, tracer)
         thermal = Thermal(metrics)
         if thermal.present:

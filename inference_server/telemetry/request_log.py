@@ -66,20 +66,20 @@ class RequestLog:
     Args:
         share: Which part of the requests that went well is logged, from 0 to 1.
         metrics: Where dropped lines are counted.
-        processes: Processes that write to the same stdout; each logs its part of the failed ones.
         write: Writes bytes, blocks, and returns how many it took; stdout unless given.
         chance: A number from 0 to below 1, new at each call.
         clock: Seconds that only grow.
+        processes: Processes that write to the same stdout; each logs its part of the failed ones.
     """
 
     def __init__(
         self,
         share: float,
         metrics: Metrics,
-        processes: int = 1,
         write: Callable[[bytes], int] | None = None,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
+        processes: int = 1,
     ) -> None:
         self._share = share
         self._write = write or (lambda data: os.write(_STDOUT, data))
