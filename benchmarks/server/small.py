@@ -8,7 +8,7 @@ from functools import partial
 
 from benchmarks.figures import Report
 from benchmarks.server import models, wire
-from benchmarks.server.kinds import NAME, OURS, PEERS, Kind
+from benchmarks.server.kinds import NAME, OURS, PEERS, SPREAD, Kind
 from benchmarks.server.load import ONE, TWO, Cores, Measured, closed_loop, state
 from benchmarks.server.raw import Way, raw
 from benchmarks.server.rounds import CONNECTIONS, Pace, by_connections, in_rounds, median_ratio, rates
@@ -18,14 +18,14 @@ GOALS = {"mlserver": 5.0, "kserve": 7.0, "starlette": 1.5, "litserve": 3.0, "ben
 
 
 def json(report: Report, pace: Pace) -> None:
-    """Measure JSON: ours and the peers, on one core and on two."""
+    """Measure JSON: ours and the peers, on one core and on two; there by two processes, as the peers that take workers."""
     for cores in (ONE, TWO):
         _json(report, pace, cores)
 
 
 def _json(report: Report, pace: Pace, cores: Cores) -> None:
     model = models.mlp()
-    kinds: dict[str, Kind] = {"ours": OURS, **PEERS}
+    kinds: dict[str, Kind] = {"ours": SPREAD, **PEERS}
     ratios: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
     cheaper: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
 
