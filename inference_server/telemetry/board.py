@@ -38,7 +38,8 @@ class _Row:
     def __init__(self) -> None:
         self.read = 0  # bytes of the directory that were understood
         self.used = _HEAD  # cells given out
-        self.places: dict[Key, tuple[int, int, bool]] = {}  # first cell, how many, whether levels
+        # By name and labels: first cell, how many, whether they are levels.
+        self.places: dict[str, dict[tuple[str, ...], tuple[int, int, bool]]] = {}
 
 
 class Board:
@@ -78,7 +79,7 @@ class Board:
         """
         key = (name, labels)
         row = self._look(self._row)
-        place = row.places.get(key)
+        place = row.places.get(name, {}).get(labels)
         if place is None:
             line = json.dumps([name, labels, count, levels]).encode() + b"\n"
             start = self._row * _ROW_BYTES + _DIRECTORY + row.read
@@ -93,7 +94,7 @@ class Board:
                     )
                 return self._alone.setdefault(key, [0.0] * count)
             self._map[start : start + len(line)] = line
-            place = self._look(self._row).places[key]
+            place = self._look(self._row).places[name][labels]
         first = self._row * _ROW_BYTES // _CELL_BYTES + place[0]
         return cast(Cells, self._cells[first : first + place[1]])
 
@@ -102,14 +103,12 @@ class Board:
         found: dict[tuple[str, ...], list[Cells]] = {}
         for number in range(self.rows):
             base = number * _ROW_BYTES // _CELL_BYTES
-            for (known, labels), (first, count, _) in self._look(number).places.items():
-                if known == name:
-                    found.setdefault(labels, []).append(
-                        cast(Cells, self._cells[base + first : base + first + count])
-                    )
-        for (known, labels), cells in self._alone.items():
-            if known == name:
+            for labels, (first, count, _) in self._look(number).places.get(name, {}).items():
+                cells = cast(Cells, self._cells[base + first : base + first + count])
                 found.setdefault(labels, []).append(cells)
+        for (known, labels), alone in self._alone.items():
+            if known == name:
+                found.setdefault(labels, []).append(alone)
         return found
 
     def beat(self, *, stuck: bool) -> None:
@@ -136,10 +135,11 @@ class Board:
         head = self._head(row)
         head[_PID] = head[_STUCK] = 0
         base = row * _ROW_BYTES // _CELL_BYTES
-        for first, count, levels in self._look(row).places.values():
-            if levels:
-                for at in range(base + first, base + first + count):
-                    self._cells[at] = 0.0
+        for places in self._look(row).places.values():
+            for first, count, levels in places.values():
+                if levels:
+                    for at in range(base + first, base + first + count):
+                        self._cells[at] = 0.0
 
     def _head(self, row: int) -> "memoryview[float]":
         first = row * _ROW_BYTES // _CELL_BYTES
@@ -154,7 +154,7 @@ class Board:
         whole = written[: written.rfind(b"\n") + 1]
         for line in whole.splitlines():
             name, labels, count, levels = json.loads(line)
-            row.places[(name, tuple(labels))] = (row.used, count, levels)
+            row.places.setdefault(name, {})[tuple(labels)] = (row.used, count, levels)
             row.used += count
         row.read += len(whole)
         return row
