@@ -54,4 +54,5 @@ def _grpc(report: Report, pace: Pace, cores: Cores) -> None:
             state(report, f"grpc_{cores.name}_{connections}_connections_{name}", measured)
         ratios[connections] = median_ratio(rates(rounds["ours"]), rates(rounds["mlserver"]))
     report.notes[f"grpc_{cores.name}_ratios"] = ratios
+    report.notes[f"grpc_{cores.name}_processes_of_ours"] = cores.workers
     report.add(f"grpc_{cores.name}_over_mlserver", min(ratios.values()), "x", ">=", 3.0)

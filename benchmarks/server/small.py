@@ -47,6 +47,7 @@ def _json(report: Report, pace: Pace, cores: Cores) -> None:
                 [one.cpu for one in rounds[peer]], [one.cpu for one in ours]
             )
     report.notes[f"json_{cores.name}_ratios"] = ratios
+    report.notes[f"json_{cores.name}_processes_of_ours"] = cores.workers
     for peer, by_count in ratios.items():
         report.add(f"json_{cores.name}_over_{peer}", min(by_count.values()), "x", ">=", GOALS[peer])
         report.add(f"json_{cores.name}_processor_time_of_{peer}_over_ours", min(cheaper[peer].values()), "x")

@@ -75,7 +75,7 @@ class Crew:
     _members: dict[int, _Member] = field(default_factory=dict)
     _places: list[_Place] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    _stopping: bool = False
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _cut_off: int = 0
 
     def start(self) -> None:
@@ -92,13 +92,13 @@ class Crew:
 
     def stop(self) -> None:
         """Have all of them drain; the second call ends their delay."""
-        self._stopping = True
+        self._stop.set()
         for member in self._members.values():
             member.writer.write(STOP)
 
     def look(self) -> None:
         """End a process that is stuck, or does not become ready; call it once a second."""
-        if self._stopping:
+        if self._stop.is_set():
             return
         now = asyncio.get_running_loop().time()
         for member in self._members.values():
@@ -128,7 +128,7 @@ class Crew:
 
     def abandon(self) -> None:
         """End what is left of them at once."""
-        self._stopping = True
+        self._stop.set()
         for member in self._members.values():
             with contextlib.suppress(ProcessLookupError):
                 member.process.kill()
@@ -138,13 +138,16 @@ class Crew:
 
     async def _keep(self, place: _Place) -> None:
         """Have a process in this place until the server ends."""
-        while not self._stopping:
-            told = await self._live(place)
+        while not self._stop.is_set():
+            try:
+                told = await self._live(place)
+            except OSError as error:  # too many open files or processes, no memory
+                told = f"could not be started: {error.strerror or error}"
             self.board.ended(place.row)
             if place.listens and place.stand_in is None and place.listener is not None:
                 with contextlib.suppress(OSError):  # its descriptor is closed at the end of a drain
                     place.stand_in = await self.serve(place.listener)
-            if self._stopping:
+            if self._stop.is_set():
                 return
             place.ends += 1
             delay = restart_delay(place.ends)
@@ -160,33 +163,37 @@ class Crew:
                     }
                 },
             )
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), delay)
 
     async def _live(self, place: _Place) -> str:
-        """Start a process and return, once it has ended, how it ended."""
+        """Start a process and return, once it has ended, how it ended.
+
+        Raises:
+            OSError: It cannot be started.
+        """
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        try:
-            if place.listener is None:
-                place.listener = self.bind()
-            listener = place.listener.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *self.program,
-                str(theirs.fileno()),
-                stdin=DEVNULL,
-                pass_fds=(theirs.fileno(), listener, self.board.fd),
-            )
-        except OSError as error:
-            ours.close()
-            return f"could not be started: {error.strerror or error}"
-        finally:
-            theirs.close()
+        with theirs:
+            try:
+                if place.listener is None:
+                    place.listener = self.bind()
+                listener = place.listener.fileno()
+                process = await asyncio.create_subprocess_exec(
+                    *self.program,
+                    str(theirs.fileno()),
+                    stdin=DEVNULL,
+                    pass_fds=(theirs.fileno(), listener, self.board.fd),
+                )
+            except OSError:
+                ours.close()
+                raise
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         member = _Member(place.row, process, writer, Pulse(self.board, place.row), loop.time())
         self._members[place.row] = member
         try:
             writer.write(self.job(place.row, listener).encoded())
-            if self._stopping:
+            if self._stop.is_set():
                 writer.write(STOP)
             with contextlib.suppress(ConnectionError):
                 async for line in reader:
@@ -201,7 +208,8 @@ class Crew:
     def _told(self, place: _Place, member: _Member, line: bytes) -> None:
         """Hear what a process says of itself."""
         if line != READY:
-            self._cut_off += int(line.split()[1])
+            if line.endswith(b"\n"):  # else it died while it said so
+                self._cut_off += int(line.split()[1])
             return
         member.served_since = asyncio.get_running_loop().time()
         place.listens = True

@@ -159,6 +159,15 @@ async def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch, capl
         await until(lambda: site.crew.serving == 2)
 
 
+async def test_the_end_does_not_wait_for_one_that_is_to_be_started_much_later(monkeypatch, caplog, tmp_path):
+    async with crew_of_one("", monkeypatch, (str(tmp_path / "none"),)) as site:
+        site.crew._places[0].ends = 100
+        await until(lambda: warned(caplog))
+        site.crew.stop()
+        assert await site.crew.ended(10) == 0
+        assert all(task.done() for task in site.crew._tasks)
+
+
 def test_ends_are_said_in_words():
     assert how(-11) == "signal 11 (Segmentation fault)"
     assert how(70) == "exit code 70"
