@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference_server import values
 from inference_server.errors import InvalidSettings
 
 # Kubernetes injects `<SERVICE>_PORT=tcp://10.0.0.1:80` for every Service of the namespace; a Service called
@@ -38,6 +39,7 @@ class Settings:
         max_batch_size: Most rows of a run that several requests share; None lets calibration choose.
         max_queue_delay: Most seconds that a request waits for others to share its run.
         max_queue_size: Most requests that wait for a model.
+        processes: Processes that serve the model at the same port; None for as many as pay.
         busy_poll: Most seconds that the event loop is kept awake for the next request after an answer; 0 for none.
         no_calibration: Measure nothing: no batches, one run at a time on all CPUs.
         providers: Execution providers of ONNX Runtime, the preferred one first.
@@ -67,6 +69,7 @@ class Settings:
     max_batch_size: int | None = None
     max_queue_delay: float = 0.001
     max_queue_size: int = 1024
+    processes: int | None = 1
     busy_poll: float = 0.0002
     no_calibration: bool = False
     providers: tuple[str, ...] = ()
@@ -81,69 +84,6 @@ class Settings:
     exemplars: bool = False
     termination_log: Path = DEFAULT_TERMINATION_LOG
     log_level: str = "INFO"
-
-
-def _text(raw: str) -> str:
-    if not raw or len(raw) > 256 or not raw.isprintable() or "/" in raw:
-        raise ValueError("1 to 256 printable characters without '/'")
-    return raw
-
-
-def _digest(raw: str) -> str:
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", raw):
-        raise ValueError("sha256: and 64 lower-case hexadecimal digits")
-    return raw
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def convert(raw: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,15}", raw) or not low <= int(raw) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(raw)
-
-    return convert
-
-
-def _seconds(raw: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", raw):
-        raise ValueError("seconds, as in 5 or 0.5")
-    return float(raw)
-
-
-def _short_seconds(raw: str) -> float:
-    if not re.fullmatch(r"[0-9](\.[0-9]{1,6})?", raw):
-        raise ValueError("seconds below 10, as in 0.002")
-    return float(raw)
-
-
-def _share(raw: str) -> float:
-    if not re.fullmatch(r"[01](\.[0-9]{1,6})?", raw) or float(raw) > 1:
-        raise ValueError("a share from 0 to 1, as in 0.01")
-    return float(raw)
-
-
-def _truth(raw: str) -> bool:
-    if raw.lower() not in {"true", "false"}:
-        raise ValueError("true or false")
-    return raw.lower() == "true"
-
-
-def _providers(raw: str) -> tuple[str, ...]:
-    if not re.fullmatch(r"[A-Za-z]{1,60}(,[A-Za-z]{1,60}){0,9}", raw):
-        raise ValueError("names separated by commas, as in cuda,cpu")
-    return tuple(raw.split(","))
-
-
-def _memory_mode(raw: str) -> str:
-    if raw.lower() not in {"standard", "low"}:
-        raise ValueError("standard or low")
-    return raw.lower()
-
-
-def _level(raw: str) -> str:
-    if raw.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
-        raise ValueError("debug, info, warning or error")
-    return raw.upper()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,20 +111,24 @@ OPTIONS = (
         "repository_memory_bytes",
         "--repository-memory-bytes",
         "EDGEMODEL_REPOSITORY_MEMORY_BYTES",
-        _whole(1, 1 << 50),
+        values.whole(1, 1 << 50),
         "BYTES",
         "unload the least recently used models of the repository beyond this (no bound)",
     ),
-    _Option("name", "--name", "EDGEMODEL_MODEL_NAME", _text, "NAME", "model name in URLs"),
-    _Option("version", "--model-version", "EDGEMODEL_MODEL_VERSION", _text, "V", "model version in URLs"),
-    _Option("digest", "--digest", "EDGEMODEL_DIGEST", _digest, "DIGEST", "digest of the artifact's manifest"),
+    _Option("name", "--name", "EDGEMODEL_MODEL_NAME", values.text, "NAME", "model name in URLs"),
+    _Option(
+        "version", "--model-version", "EDGEMODEL_MODEL_VERSION", values.text, "V", "model version in URLs"
+    ),
+    _Option(
+        "digest", "--digest", "EDGEMODEL_DIGEST", values.digest, "DIGEST", "digest of the artifact's manifest"
+    ),
     _Option("host", "--host", "EDGEMODEL_HOST", str, "ADDRESS", "address to listen on (all)"),
-    _Option("port", "--port", "EDGEMODEL_PORT", _whole(0, 65535), "PORT", "port to listen on (8080)"),
+    _Option("port", "--port", "EDGEMODEL_PORT", values.whole(0, 65535), "PORT", "port to listen on (8080)"),
     _Option(
         "threads",
         "--threads",
         "EDGEMODEL_THREADS",
-        _whole(1, 1024),
+        values.whole(1, 1024),
         "N",
         "threads of one run (calibrated, up to the CPU limit)",
     ),
@@ -192,7 +136,7 @@ OPTIONS = (
         "sessions",
         "--sessions",
         "EDGEMODEL_SESSIONS",
-        _whole(1, 1024),
+        values.whole(1, 1024),
         "N",
         "runs at the same time (calibrated)",
     ),
@@ -200,7 +144,7 @@ OPTIONS = (
         "max_batch_size",
         "--max-batch-size",
         "EDGEMODEL_MAX_BATCH_SIZE",
-        _whole(1, 65536),
+        values.whole(1, 65536),
         "ROWS",
         "most rows of a run that several requests share; 1: none do (calibrated, up to 64)",
     ),
@@ -208,7 +152,7 @@ OPTIONS = (
         "max_queue_delay",
         "--max-queue-delay",
         "EDGEMODEL_MAX_QUEUE_DELAY",
-        _short_seconds,
+        values.short_seconds,
         "SECONDS",
         "longest wait of an idle session for more requests, where that answers all sooner; 0: never (0.001)",
     ),
@@ -216,15 +160,24 @@ OPTIONS = (
         "max_queue_size",
         "--max-queue-size",
         "EDGEMODEL_MAX_QUEUE_SIZE",
-        _whole(1, 1_000_000),
+        values.whole(1, 1_000_000),
         "N",
         "most requests that wait for a model; more are refused with 503 (1024)",
+    ),
+    _Option(
+        "processes",
+        "--processes",
+        "EDGEMODEL_PROCESSES",
+        values.processes,
+        "N|auto",
+        "processes at the same port, for models so small that one core's reading and writing limits them; auto: one for "
+        "each whole CPU where that pays (1)",
     ),
     _Option(
         "busy_poll",
         "--busy-poll",
         "EDGEMODEL_BUSY_POLL",
-        _short_seconds,
+        values.short_seconds,
         "SECONDS",
         "stay awake for so long after an answer where the next request tends to come at once; 0: never (0.0002)",
     ),
@@ -232,7 +185,7 @@ OPTIONS = (
         "no_calibration",
         "--no-calibration",
         "EDGEMODEL_NO_CALIBRATION",
-        _truth,
+        values.truth,
         "true|false",
         "measure nothing at start: no batches, one run at a time on all CPUs (false)",
         bare="true",
@@ -241,7 +194,7 @@ OPTIONS = (
         "providers",
         "--providers",
         "EDGEMODEL_PROVIDERS",
-        _providers,
+        values.providers,
         "NAMES",
         "execution providers of ONNX Runtime by preference, as in cuda,cpu; those it lacks are passed over (cpu)",
     ),
@@ -249,7 +202,7 @@ OPTIONS = (
         "memory_mode",
         "--memory-mode",
         "EDGEMODEL_MEMORY_MODE",
-        _memory_mode,
+        values.memory_mode,
         "MODE",
         "standard, or low: weights stay in their file, runs are slower (standard)",
     ),
@@ -257,7 +210,7 @@ OPTIONS = (
         "max_body_bytes",
         "--max-body-bytes",
         "EDGEMODEL_MAX_BODY_BYTES",
-        _whole(1024, 1 << 40),
+        values.whole(1024, 1 << 40),
         "BYTES",
         "largest request body (33554432); parsing JSON takes up to 20 times as much memory for a moment",
     ),
@@ -265,7 +218,7 @@ OPTIONS = (
         "drain_delay",
         "--drain-delay",
         "EDGEMODEL_DRAIN_DELAY",
-        _seconds,
+        values.seconds,
         "SECONDS",
         "go on serving for so long after SIGTERM, not ready (5)",
     ),
@@ -273,7 +226,7 @@ OPTIONS = (
         "drain_timeout",
         "--drain-timeout",
         "EDGEMODEL_DRAIN_TIMEOUT",
-        _seconds,
+        values.seconds,
         "SECONDS",
         "then let requests in flight finish for so long (20)",
     ),
@@ -281,7 +234,7 @@ OPTIONS = (
         "golden_timeout",
         "--golden-timeout",
         "EDGEMODEL_GOLDEN_TIMEOUT",
-        _seconds,
+        values.seconds,
         "SECONDS",
         "golden samples that take longer fail (60)",
     ),
@@ -289,7 +242,7 @@ OPTIONS = (
         "cache_bytes",
         "--cache-bytes",
         "EDGEMODEL_CACHE_BYTES",
-        _whole(0, 1 << 50),
+        values.whole(0, 1 << 50),
         "BYTES",
         "memory for answers that are given again to equal requests (0: off)",
     ),
@@ -297,7 +250,7 @@ OPTIONS = (
         "cache_ttl",
         "--cache-ttl",
         "EDGEMODEL_CACHE_TTL",
-        _seconds,
+        values.seconds,
         "SECONDS",
         "give an answer again for so long, 0 for as long as there is room (60)",
     ),
@@ -305,7 +258,7 @@ OPTIONS = (
         "request_log",
         "--request-log",
         "EDGEMODEL_REQUEST_LOG",
-        _share,
+        values.share,
         "SHARE",
         "log this share of the requests to stdout, and those that failed; 0 only those (off)",
     ),
@@ -313,7 +266,7 @@ OPTIONS = (
         "exemplars",
         "--exemplars",
         "EDGEMODEL_EXEMPLARS",
-        _truth,
+        values.truth,
         "BOOL",
         "show trace ids beside latencies to scrapers that ask for OpenMetrics (false)",
     ),
@@ -329,7 +282,7 @@ OPTIONS = (
         "log_level",
         "--log-level",
         "EDGEMODEL_LOG_LEVEL",
-        _level,
+        values.level,
         "LEVEL",
         "debug, info, warning or error (info)",
     ),
@@ -378,7 +331,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         SystemExit: `--help`, or an unknown flag (exit code 2, as argparse does).
     """
     given = vars(_parser().parse_args(arguments))
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for option in OPTIONS:
         source, raw = option.flag, given[option.field]
         if raw is None:
@@ -388,13 +341,18 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         if raw is None:
             continue
         try:
-            values[option.field] = option.convert(raw)
+            found[option.field] = option.convert(raw)
         except ValueError as error:
             raise InvalidSettings(f"{source}: expected {error}, found {raw!r}") from None
-    if "model" not in values and "model_repository" not in values:
+    if "model" not in found and "model_repository" not in found:
         raise InvalidSettings(
             "--model: expected a model directory or an .onnx file, found nothing; set it or EDGEMODEL_MODEL"
         )
-    if "model" in values and "model_repository" in values:
+    if "model" in found and "model_repository" in found:
         raise InvalidSettings("--model-repository: expected nothing beside --model; give one of the two")
-    return Settings(**values)
+    if "model_repository" in found and (found.get("processes") or 1) > 1:
+        raise InvalidSettings(
+            "--processes: expected 1 beside --model-repository, whose models are loaded and unloaded in one process; serve "
+            "one model with --model, or leave --processes out"
+        )
+    return Settings(**found)

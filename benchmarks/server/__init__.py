@@ -2,8 +2,9 @@
 
 - Peers come from PyPI into environments of their own (``peers/versions.json``) and are configured for speed; how, says each
   one's program in ``peers/``. Every server must answer rightly before it is measured.
-- "One core": the server on CPU 0, the client on CPU 1. "Two cores": both on both. Ours and the peers take turns in rounds; a
-  ratio is the median of the rounds' ratios, and CPU time for each request stands in the notes of the result.
+- "One core": the server on CPU 0, the client on CPU 1. "Two cores": both on both; the small model is served by two processes
+  there, ours and those of the peers that take workers. Ours and the peers take turns in rounds; a ratio is the median of the
+  rounds' ratios, and CPU time for each request stands in the notes of the result.
 - ``SERVER_ONLY=json,grpc`` runs some sections; ``SERVER_SECONDS=1`` measures so long, in two rounds, with 10 s of overload.
 - A section that did not come to its end is a figure, ``…_ended`` 0, and hides no other.
 """

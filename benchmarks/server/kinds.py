@@ -1,12 +1,14 @@
 """The servers that are compared: how each is started with a model, how it is asked, and what its answer holds.
 
-Ours runs as ``python -m inference_server`` with its defaults. How each peer is configured stands in its program under
+Ours runs as ``python -m inference_server`` with its defaults; with ``--processes 2`` where a small model has two cores, for
+the peers that take workers run two there as well. How each peer is configured stands in its program under
 ``peers/`` and in the command here. All serve the model as ``bench``.
 """
 
 import dataclasses
 import json
 import sys
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +41,15 @@ class Kind:
         post: the request for the model, in the form that this server takes.
         read: the first output in its answer.
         one_port: it answers gRPC on the port of HTTP.
+        whole: raises AssertionError while fewer than so many of its processes answer at a port: a connection stays with the
+            process that accepted it.
     """
 
     start: Callable[[BenchModel, int, int, int, Path], Start]
     post: Callable[[BenchModel], Post]
     read: Callable[[bytes], Array]
     one_port: bool = False
+    whole: Callable[[int, int], None] = lambda _port, _workers: None
 
     def by(self, post: Callable[[BenchModel], Post], read: Callable[[bytes], Array]) -> "Kind":
         """Return the same server, asked in another form."""
@@ -66,6 +71,17 @@ def _ours(model: BenchModel, port: int, _grpc: int, _workers: int, _folder: Path
         NAME,
     ]
     return Start([*command, "--host", "127.0.0.1", "--port", str(port)], {"PYTHONPATH": str(ROOT)})
+
+
+def _ours_by_processes(model: BenchModel, port: int, grpc: int, workers: int, folder: Path) -> Start:
+    start = _ours(model, port, grpc, workers, folder)
+    return dataclasses.replace(start, command=[*start.command, "--processes", str(workers)])
+
+
+def _all_processes(port: int, workers: int) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    assert f"inference_processes {workers}.0" in text, f"expected {workers} processes that answer"
 
 
 def _starlette(model: BenchModel, port: int, _grpc: int, workers: int, _folder: Path) -> Start:
@@ -154,6 +170,8 @@ def _rows(path: str, *, nested: bool) -> Callable[[BenchModel], Post]:
 
 
 OURS = Kind(_ours, _oip, wire.from_json, one_port=True)
+SPREAD = dataclasses.replace(OURS, start=_ours_by_processes, whole=_all_processes)
+"""Ours with as many processes as the peers have workers."""
 PEERS = {
     "mlserver": Kind(_mlserver, _oip, wire.from_json),
     "kserve": Kind(_kserve, _oip, wire.from_json),

@@ -6,7 +6,7 @@ import grpc as grpcio
 
 from benchmarks.figures import Report
 from benchmarks.server import models, wire
-from benchmarks.server.kinds import NAME, OURS, PEERS
+from benchmarks.server.kinds import NAME, PEERS, SPREAD
 from benchmarks.server.load import ONE, TWO, Cores, Measured, grpc_closed_loop, state
 from benchmarks.server.rounds import CONNECTIONS, Pace, by_connections, in_rounds, median_ratio, rates
 from benchmarks.server.served import Served, check, serve
@@ -39,7 +39,7 @@ def _grpc(report: Report, pace: Pace, cores: Cores) -> None:
     model = models.mlp()
     message = wire.as_grpc(NAME, model.inputs)
     ratios: dict[int, float] = {}
-    kinds = {"ours": OURS, "mlserver": PEERS["mlserver"]}
+    kinds = {"ours": SPREAD, "mlserver": PEERS["mlserver"]}
 
     def ask(name: str) -> dict[int, Measured]:
         with serve(kinds[name], model, cores) as server:
@@ -54,4 +54,5 @@ def _grpc(report: Report, pace: Pace, cores: Cores) -> None:
             state(report, f"grpc_{cores.name}_{connections}_connections_{name}", measured)
         ratios[connections] = median_ratio(rates(rounds["ours"]), rates(rounds["mlserver"]))
     report.notes[f"grpc_{cores.name}_ratios"] = ratios
+    report.notes[f"grpc_{cores.name}_processes_of_ours"] = cores.workers
     report.add(f"grpc_{cores.name}_over_mlserver", min(ratios.values()), "x", ">=", 3.0)

@@ -8,7 +8,7 @@ from functools import partial
 
 from benchmarks.figures import Report
 from benchmarks.server import models, wire
-from benchmarks.server.kinds import NAME, OURS, PEERS, Kind
+from benchmarks.server.kinds import NAME, OURS, PEERS, SPREAD, Kind
 from benchmarks.server.load import ONE, TWO, Cores, Measured, closed_loop, state
 from benchmarks.server.raw import Way, raw
 from benchmarks.server.rounds import CONNECTIONS, Pace, by_connections, in_rounds, median_ratio, rates
@@ -18,14 +18,14 @@ GOALS = {"mlserver": 5.0, "kserve": 7.0, "starlette": 1.5, "litserve": 3.0, "ben
 
 
 def json(report: Report, pace: Pace) -> None:
-    """Measure JSON: ours and the peers, on one core and on two."""
+    """Measure JSON: ours and the peers, on one core and on two; there by two processes, as the peers that take workers."""
     for cores in (ONE, TWO):
         _json(report, pace, cores)
 
 
 def _json(report: Report, pace: Pace, cores: Cores) -> None:
     model = models.mlp()
-    kinds: dict[str, Kind] = {"ours": OURS, **PEERS}
+    kinds: dict[str, Kind] = {"ours": SPREAD, **PEERS}
     ratios: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
     cheaper: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
 
@@ -47,6 +47,7 @@ def _json(report: Report, pace: Pace, cores: Cores) -> None:
                 [one.cpu for one in rounds[peer]], [one.cpu for one in ours]
             )
     report.notes[f"json_{cores.name}_ratios"] = ratios
+    report.notes[f"json_{cores.name}_processes_of_ours"] = cores.workers
     for peer, by_count in ratios.items():
         report.add(f"json_{cores.name}_over_{peer}", min(by_count.values()), "x", ">=", GOALS[peer])
         report.add(f"json_{cores.name}_processor_time_of_{peer}_over_ours", min(cheaper[peer].values()), "x")

@@ -53,3 +53,14 @@ def load(files: ModelFiles, settings: Settings, cpus: int) -> tuple[Model, Plan]
         },
     )
     return model, plan
+
+
+def load_as(files: ModelFiles, settings: Settings, plan: Plan) -> Model:
+    """Return the model as it is computed by a plan that was found before; nothing is measured.
+
+    Raises:
+        LoadError: The model cannot be served.
+    """
+    model = Model(files, plan.threads, providers=settings.providers, low_memory=settings.memory_mode == "low")
+    model.trim()
+    return model

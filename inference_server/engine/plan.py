@@ -18,6 +18,7 @@ class Plan:
         row_bytes: Bytes of the inputs and outputs of one row; 0 when unknown.
         inline: Compute on the event loop's own thread: a run is cheaper than handing it to another thread.
         queue_delay: Most seconds that a request waits for others to share its run, when that is worth it.
+        processes: Processes of the server that compute the model, each by this plan.
         costs: Measured runs as `(elements of all inputs, seconds)`, by rising number of elements; () for none.
     """
 
@@ -30,4 +31,5 @@ class Plan:
     row_bytes: int = 0
     inline: bool = False
     queue_delay: float = 0.0
+    processes: int = 1
     costs: tuple[tuple[int, float], ...] = ()

@@ -263,7 +263,9 @@ class GrpcApi:
             slots = [self._dataplane.slot(request.name, request.version or None)]
         else:
             slots = list(self._dataplane.slots)
-        return oip_grpc_documents.encode_statistics((slot.metadata, slot.statistics) for slot in slots)
+        return oip_grpc_documents.encode_statistics(
+            (slot.metadata, slot.statistics.whole()) for slot in slots
+        )
 
     async def _watch(self, method: _Method, stream: Stream) -> None:
         message = bytes(whole_message(stream.body, method.encoding, _SMALL_BYTES))

@@ -44,10 +44,11 @@ def cpu_limit(root: Path = _ROOT) -> int:
     return available if quota is None else max(1, min(available, math.ceil(quota)))
 
 
-def has_whole_cpu(root: Path = _ROOT) -> bool:
-    """Whether this process may keep a CPU busy all the time."""
+def whole_cpus(root: Path = _ROOT) -> int:
+    """Number of CPUs that may be kept busy all the time; 0 where it is a part of one."""
+    available = len(os.sched_getaffinity(0))
     quota = _quota(root)
-    return quota is None or quota >= 1
+    return available if quota is None else min(available, math.floor(quota))
 
 
 def memory_limit(root: Path = _ROOT) -> int | None:
@@ -57,6 +58,12 @@ def memory_limit(root: Path = _ROOT) -> int | None:
         return None
     limit = int(text)
     return None if limit >= _V1_UNLIMITED else limit
+
+
+def memory_bytes(root: Path = _ROOT) -> int:
+    """Bytes of memory there are for this process: what the cgroup allows, or the machine has."""
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(memory_limit(root) or installed, installed)
 
 
 def share_of_memory(most: int, root: Path = _ROOT) -> int:

@@ -225,10 +225,10 @@ class HttpApi:
 
     def _statistics(self, target: Target) -> Response:
         slot = self._dataplane.slot(target.model, target.version)
-        return Response(200, (oip_documents.encode_statistics([(slot.metadata, slot.statistics)]),))
+        return Response(200, (oip_documents.encode_statistics([(slot.metadata, slot.statistics.whole())]),))
 
     def _all_statistics(self, _: Target) -> Response:
-        models = [(slot.metadata, slot.statistics) for slot in self._dataplane.slots]
+        models = [(slot.metadata, slot.statistics.whole()) for slot in self._dataplane.slots]
         return Response(200, (oip_documents.encode_statistics(models),))
 
     def _golden(self, target: Target) -> Response:

@@ -19,7 +19,7 @@ from inference_server.http.body import LARGE_BYTES, BodyReceiver, LargeBody
 from inference_server.http.eager import begin
 from inference_server.http.limits import FLOOR_BYTES_PER_SECOND, IDLE_SECONDS, REQUEST_SECONDS, WRITE_SECONDS
 from inference_server.http.messages import Request, Response, Turn, pieces
-from inference_server.http.peers import MAX_CONNECTIONS, Peers, Share
+from inference_server.http.peers import Peers, Share
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class HttpConnection(asyncio.Protocol):
         """Start listening to an accepted connection."""
         # uvloop's transports are no subclass of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
-        if len(self._peers.connections) >= MAX_CONNECTIONS:
+        if len(self._peers.connections) >= self._peers.most_connections:
             transport.abort()
         self._peers.connections.add(self)
 

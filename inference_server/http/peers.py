@@ -10,7 +10,6 @@ from inference_server.http.heads import Heads
 from inference_server.http.messages import Handler
 
 MAX_CONNECTIONS = 2048
-# All bodies in memory at a time, as a multiple of the largest one.
 BODIES_IN_MEMORY = 8
 
 
@@ -40,6 +39,8 @@ class Peers:
 
     handler: Handler
     max_body_bytes: int
+    most_connections: int = MAX_CONNECTIONS
+    bodies_in_memory: int = BODIES_IN_MEMORY  # at a time, as a multiple of the largest one
     connections: set[Connection] = field(default_factory=set)
     heads: Heads = field(default_factory=Heads)
     held_bytes: int = 0  # bodies of all connections that are in memory now
@@ -49,13 +50,18 @@ class Peers:
     # Takes over a connection on which HTTP/2 is spoken, with the bytes that came; None refuses them.
     http2: Callable[["Peers", asyncio.Transport, bytes], None] | None = None
 
+    def divide(self, processes: int) -> None:
+        """Keep to one part of each bound, for so many processes serve together."""
+        self.most_connections = max(1, self.most_connections // processes)
+        self.bodies_in_memory = max(1, self.bodies_in_memory // processes)
+
     def charge(self, count: int) -> None:
         """Take bytes of a body into account.
 
         Raises:
             NotReady: All connections together hold as much as they may.
         """
-        if self.held_bytes + count > BODIES_IN_MEMORY * self.max_body_bytes:
+        if self.held_bytes + count > self.bodies_in_memory * self.max_body_bytes:
             raise NotReady("too many large requests at the same time; try again shortly")
         self.held_bytes += count
 

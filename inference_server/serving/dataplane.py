@@ -125,6 +125,13 @@ class DataPlane:
         slot.scheduler.slow_down(self._share)
         return slot
 
+    def divide(self, processes: int) -> None:
+        """Keep to one part of each bound, for so many processes serve together. Nothing may be served yet."""
+        self._most_decoded_bytes = max(1, self._most_decoded_bytes // processes)
+        self._most_waiting = max(1, self._most_waiting // processes)
+        if self._cache is not None:
+            self._cache.most_bytes //= processes
+
     def slow_down(self, share: float) -> None:
         """Let models compute only this share of the time, from above 0 to 1: the machine is hot."""
         self._share = share
@@ -153,7 +160,7 @@ class DataPlane:
     def idle(self) -> bool:
         """Whether no inference is under way, and the machine is not so hot that models rest."""
         for slot in self._slots.values():
-            if slot.inflight:
+            if slot.under_way[0]:
                 return False
         return self._share >= 1
 
@@ -259,7 +266,7 @@ class DataPlane:
         arrays: list[Array] = []
         try:
             slot = self.slot(call.model, call.version)
-            slot.inflight += 1
+            slot.under_way[0] += 1
             slot.used = call.received
             slot.scheduler.check_door(call.deadline)
             request = decode(slot.metadata)
@@ -296,7 +303,7 @@ class DataPlane:
             if slot is not None:
                 if code != "200":
                     slot.statistics.failed(time.monotonic() - call.received, time.time())
-                slot.inflight -= 1
+                slot.under_way[0] -= 1
                 labels = slot.labels
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)

@@ -48,9 +48,6 @@ class ServedModel(Protocol):
 class ModelSlot:
     """A model that is being served.
 
-    Attributes:
-        inflight: Requests received and not yet answered; the data plane counts.
-
     Args:
         model: Loaded and warmed up.
         plan: How to compute it.
@@ -60,6 +57,7 @@ class ModelSlot:
         most_bytes: Most bytes of one tensor, and of all inputs and outputs of a request as far as its rows tell.
 
     Attributes:
+        under_way: Requests received and not yet answered, as the one number in it; the data plane counts.
         used: Moment of `time.monotonic()` of the last request.
         results: Its kept answers; None where none are kept.
         longest_run: Seconds that its longest run took, calibration's included.
@@ -82,12 +80,11 @@ class ModelSlot:
         )
         self.plan = plan
         self.golden = golden
-        self.statistics = ModelStatistics()
         self.output_specs = {spec.name: spec for spec in model.metadata.outputs}
         self.labels = (model.metadata.name, model.metadata.version)
         self._metrics = metrics
-        self.inflight = 0
-        metrics.inflight.labels(*self.labels).set_function(lambda: self.inflight)
+        self.statistics = ModelStatistics(self.labels, metrics.board)
+        self.under_way = metrics.inflight.labels(*self.labels).cells
         self._compute_duration = metrics.compute_duration.labels(*self.labels)
         self._queue_duration = metrics.queue_duration.labels(*self.labels)
         self._batch_size = metrics.batch_size.labels(*self.labels)
@@ -129,15 +126,10 @@ class ModelSlot:
         """Take no further request, and return when the last one has ended; then its gauges go."""
         await self.scheduler.close()
         metrics = self._metrics
-        for gauge in (
-            metrics.load_duration,
-            metrics.memory,
-            metrics.batch_size_limit,
-            metrics.compute_threads,
-        ):
+        for gauge in (metrics.batch_size_limit, metrics.compute_threads, metrics.compute_inline):
             gauge.remove(*self.labels)
-        for gauge in (metrics.compute_sessions, metrics.compute_inline, metrics.inflight):
-            gauge.remove(*self.labels)
+        for level in (metrics.load_duration, metrics.memory, metrics.compute_sessions, metrics.inflight):
+            level.remove(*self.labels)
         metrics.info.remove(*self.labels, self.model.digest)
         for outcome in ("Pass", "Fail"):
             metrics.golden.remove(*self.labels, outcome)
@@ -193,4 +185,5 @@ def _parameters(plan: Plan) -> dict[str, str | int | float | bool]:
         "threads": plan.threads,
         "sessions": plan.sessions,
         "inline": plan.inline,
+        "processes": plan.processes,
     }

@@ -98,12 +98,15 @@ class ResultCache:
         ttl: Seconds that an answer may be given again; 0 for as long as there is room.
         metrics: Where to count.
         clock: Seconds that only grow.
+
+    Attributes:
+        most_bytes: As above.
     """
 
     def __init__(
         self, most_bytes: int, ttl: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._ttl = ttl
         self._metrics = metrics
         self._clock = clock
@@ -138,7 +141,7 @@ class ResultCache:
     def keep(self, key: bytes, scope: bytes, arrays: list[Array]) -> None:
         """Keep an answer; others go for it. One that is larger than the whole cache is not kept."""
         size = answer_bytes(arrays)
-        if size > self._most_bytes:
+        if size > self.most_bytes:
             return
         self._remove(key)
         # A slice of a batch would keep the whole batch in memory.
@@ -147,7 +150,7 @@ class ResultCache:
             array.flags.writeable = False
         self._entries[key] = _Entry(own, size, self._clock(), scope)
         self._bytes += size
-        while self._bytes > self._most_bytes:
+        while self._bytes > self.most_bytes:
             self._remove(next(iter(self._entries)))
         self._metrics.cache_bytes.set(self._bytes)
 

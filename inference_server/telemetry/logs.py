@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +23,15 @@ _FIELD_CHARACTERS = 4000
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON."""
+    """Formats a record as one line of JSON.
+
+    Args:
+        fields: What stands in each line.
+    """
+
+    def __init__(self, fields: Mapping[str, object] | None = None) -> None:
+        super().__init__()
+        self._fields = fields or {}
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON; a traceback becomes one escaped string."""
@@ -31,16 +40,17 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage()[:_FIELD_CHARACTERS],
         }
+        line.update(self._fields)
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)[-_FIELD_CHARACTERS:]
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def configure(level: str = "INFO") -> None:
-    """Send every logger of the process to stderr as JSON lines."""
+def configure(level: str = "INFO", fields: Mapping[str, object] | None = None) -> None:
+    """Send every logger of the process to stderr as JSON lines, each with these fields."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(fields))
     logging.basicConfig(handlers=[handler], level=level, force=True)
 
 

@@ -2,15 +2,21 @@
 
 The names are a contract (`docs/reference/metrics.md`, pinned by `tests/golden/server_metrics.txt`). Labels
 are bounded: `model` and `version` are those the server holds, or "" for a request that named something
-else.
+else. Where several processes serve together, each tells the numbers of all.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
-from inference_server.telemetry.tallies import Counts, Distributions
+from inference_server.telemetry.tallies import Counts, Distributions, Levels, Longest
+
+if TYPE_CHECKING:
+    # Only servers of several processes have one.
+    from inference_server.telemetry.board import Board
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,18 +44,29 @@ class Metrics:
 
     Args:
         exemplars: Whether trace ids go with the latency histogram, for scrapers that ask for OpenMetrics.
+        board: Where the numbers of several processes are; None where one serves alone.
+
+    Attributes:
+        board: As above.
     """
 
-    def __init__(self, *, exemplars: bool = False) -> None:
+    def __init__(self, *, exemplars: bool = False, board: "Board | None" = None) -> None:
         self.exemplars = exemplars
+        self.board = board
         self.registry = CollectorRegistry()
-        # CPU and memory of the process, under the names every Prometheus client library uses.
-        ProcessCollector(registry=self.registry)
+        if board is None:
+            # CPU and memory of the process, under the names every Prometheus client library uses.
+            ProcessCollector(registry=self.registry)
+        else:
+            from inference_server.telemetry.process_family import ProcessFamily
+
+            ProcessFamily(lambda: board.pids, self.registry)
         self.requests = Counts(
             "inference_requests",
             "Inference requests answered, by status code.",
             (*_MODEL, "protocol", "code"),
             registry=self.registry,
+            board=board,
         )
         self.request_duration = Distributions(
             "inference_request_duration_seconds",
@@ -57,6 +74,7 @@ class Metrics:
             (*_MODEL, "protocol"),
             buckets=REQUEST_SECONDS,
             registry=self.registry,
+            board=board,
         )
         self.compute_duration = Distributions(
             "inference_compute_duration_seconds",
@@ -64,6 +82,7 @@ class Metrics:
             _MODEL,
             buckets=_SECONDS,
             registry=self.registry,
+            board=board,
         )
         self.queue_duration = Distributions(
             "inference_queue_duration_seconds",
@@ -71,6 +90,7 @@ class Metrics:
             _MODEL,
             buckets=_SECONDS,
             registry=self.registry,
+            board=board,
         )
         self.batch_size = Distributions(
             "inference_batch_size",
@@ -78,6 +98,7 @@ class Metrics:
             _MODEL,
             buckets=_ROWS,
             registry=self.registry,
+            board=board,
         )
         self.batch_size_limit = Gauge(
             "inference_batch_size_limit",
@@ -91,11 +112,12 @@ class Metrics:
             _MODEL,
             registry=self.registry,
         )
-        self.compute_sessions = Gauge(
+        self.compute_sessions = Levels(
             "inference_compute_sessions",
             "Runs that may be under way at the same time.",
             _MODEL,
             registry=self.registry,
+            board=board,
         )
         self.compute_inline = Gauge(
             "inference_compute_inline",
@@ -103,23 +125,26 @@ class Metrics:
             _MODEL,
             registry=self.registry,
         )
-        self.inflight = Gauge(
+        self.inflight = Levels(
             "inference_inflight_requests",
             "Inference requests received and not yet answered.",
             _MODEL,
             registry=self.registry,
+            board=board,
         )
-        self.load_duration = Gauge(
+        self.load_duration = Longest(
             "inference_model_load_duration_seconds",
             "Time the load and warm-up of the model took.",
             _MODEL,
             registry=self.registry,
+            board=board,
         )
-        self.memory = Gauge(
+        self.memory = Levels(
             "inference_model_memory_bytes",
             "Growth of resident memory while the model was loaded and warmed up, shared pages included.",
             _MODEL,
             registry=self.registry,
+            board=board,
         )
         self.golden = Gauge(
             "inference_golden_samples",
@@ -139,18 +164,22 @@ class Metrics:
             "Requests answered from the result cache, or by an equal request that was being computed.",
             _MODEL,
             registry=self.registry,
+            board=board,
         )
         self.cache_misses = Counts(
             "inference_cache_misses",
             "Requests looked up in the result cache and computed.",
             _MODEL,
             registry=self.registry,
+            board=board,
         )
-        self.cache_bytes = Gauge(
+        self.cache_bytes = Levels(
             "inference_cache_bytes",
             "Memory that the result cache takes, of all models together.",
+            (),
             registry=self.registry,
-        )
+            board=board,
+        ).labels()
         self.thermal = Gauge(
             "inference_thermal_celsius",
             "Temperature of the machine's thermal zones.",
@@ -163,16 +192,27 @@ class Metrics:
             registry=self.registry,
         )
         self.concurrency_ratio.set(1)
-        self.stuck_runs = Gauge(
+        self.stuck_runs = Levels(
             "inference_stuck_runs",
             "Runs that take so much longer than any before that the server calls itself dead.",
+            (),
             registry=self.registry,
-        )
-        self.log_dropped = Counter(
+            board=board,
+        ).labels()
+        self.processes = Levels(
+            "inference_processes",
+            "Processes of this server that answer now.",
+            (),
+            registry=self.registry,
+            board=board,
+        ).labels()
+        self.log_dropped = Counts(
             "inference_request_log_dropped",
             "Lines of the request log that nobody read in time.",
+            (),
             registry=self.registry,
-        )
+            board=board,
+        ).labels()
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus text format."""

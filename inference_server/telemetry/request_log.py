@@ -8,6 +8,8 @@ of what a client made up only its id, the model's name and the trace id, cut sho
 
 import os
 import random
+import select
+import sys
 import threading
 import time
 from collections import deque
@@ -67,6 +69,7 @@ class RequestLog:
         write: Writes bytes, blocks, and returns how many it took; stdout unless given.
         chance: A number from 0 to below 1, new at each call.
         clock: Seconds that only grow.
+        processes: Processes that write to the same stdout; each logs its part of the failed ones.
     """
 
     def __init__(
@@ -76,16 +79,21 @@ class RequestLog:
         write: Callable[[bytes], int] | None = None,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
+        processes: int = 1,
     ) -> None:
         self._share = share
         self._write = write or (lambda data: os.write(_STDOUT, data))
         self._chance = chance
         self._clock = clock
-        self._drop = metrics.log_dropped.inc
+        self._dropped = metrics.log_dropped
+        self._dropping = threading.Lock()  # the writer drops lines too
         self._lines: deque[tuple[float, RequestRecord]] = deque()
         self._some = threading.Event()
         self._closing = False
-        self._errors_left = ERRORS_PER_SECOND
+        self._errors_per_second = ERRORS_PER_SECOND / processes
+        self._errors_left = self._errors_per_second
+        # What is longer is not written at once, and another process's lines could come in between (pipe(7)).
+        self._most_at_once = select.PIPE_BUF if processes > 1 else sys.maxsize
         self._errors_since = clock()
         self._writer = threading.Thread(target=self._run, name="request-log", daemon=True)
         self._writer.start()
@@ -99,7 +107,7 @@ class RequestLog:
     def put(self, record: RequestRecord) -> None:
         """Have a line written, or count it as dropped."""
         if len(self._lines) >= _MOST_LINES:
-            self._drop()
+            self._drop(1)
             return
         self._lines.append((time.time(), record))
         self._some.set()
@@ -110,10 +118,14 @@ class RequestLog:
         self._some.set()
         self._writer.join(timeout)
 
+    def _drop(self, lines: int) -> None:
+        with self._dropping:
+            self._dropped.inc(lines)
+
     def _error_allowed(self) -> bool:
         now = self._clock()
-        gained = (now - self._errors_since) * ERRORS_PER_SECOND
-        self._errors_left = min(ERRORS_PER_SECOND, self._errors_left + gained)
+        gained = (now - self._errors_since) * self._errors_per_second
+        self._errors_left = min(max(1.0, self._errors_per_second), self._errors_left + gained)
         self._errors_since = now
         if self._errors_left < 1:
             return False
@@ -136,7 +148,9 @@ class RequestLog:
         data = b"".join(encode(record, now) for now, record in taken)
         try:
             while data:
-                data = data[self._write(data) :]
+                end = len(data)
+                if end > self._most_at_once:
+                    end = data.rfind(b"\n", 0, self._most_at_once) + 1 or self._most_at_once
+                data = data[self._write(data[:end]) :]
         except OSError:  # a closed pipe; requests are answered all the same
-            for _ in range(data.count(b"\n")):
-                self._drop()
+            self._drop(data.count(b"\n"))

@@ -5,25 +5,61 @@ success or a failure, and that the sums only grow. Unlike Triton's, `compute_inf
 which several requests may share one. Source: Triton's `docs/protocol/extension_statistics.md`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, MutableSequence, Sequence
+from typing import Protocol
+
+_NAME = "statistics"  # on the board
+_BATCH = "batch "  # and there, before the number of rows
+_LAST = "last"
+
+Cells = MutableSequence[float]
 
 
-@dataclass(slots=True)
+class Board(Protocol):
+    """Where several processes count (`telemetry.board`)."""
+
+    def cells(self, name: str, labels: tuple[str, ...], count: int) -> Cells:
+        """Return this process's cells for some numbers."""
+
+    def gather(self, name: str) -> Mapping[tuple[str, ...], Sequence[Cells]]:
+        """Return the cells of every process that has some of this name, by their labels."""
+
+
 class Tally:
-    """How often something took place, and for how long altogether."""
+    """How often something took place, and for how long altogether.
 
-    count: int = 0
-    seconds: float = 0.0
+    Args:
+        cells: Where the two numbers are.
+    """
+
+    __slots__ = ("_cells",)
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+
+    @property
+    def count(self) -> int:
+        """How often."""
+        return int(self._cells[0])
+
+    @property
+    def seconds(self) -> float:
+        """For how long altogether."""
+        return self._cells[1]
 
     def add(self, seconds: float) -> None:
         """Count one more."""
-        self.count += 1
-        self.seconds += seconds
+        cells = self._cells
+        cells[0] += 1
+        cells[1] += seconds
 
 
-@dataclass(slots=True)
 class ModelStatistics:
     """The sums of one model.
+
+    Args:
+        labels: Its name and version.
+        board: Where the numbers of several processes are; None where one serves alone.
 
     Attributes:
         success: Requests answered with 200, from complete request to complete answer.
@@ -32,20 +68,32 @@ class ModelStatistics:
         compute_input: Decoding.
         compute_infer: Runs of ONNX Runtime.
         compute_output: Encoding.
-        rows: Rows of all runs.
         batches: Runs by number of rows.
-        last: Unix time of the last request in seconds, 0 for none yet.
     """
 
-    success: Tally = field(default_factory=Tally)
-    fail: Tally = field(default_factory=Tally)
-    queue: Tally = field(default_factory=Tally)
-    compute_input: Tally = field(default_factory=Tally)
-    compute_infer: Tally = field(default_factory=Tally)
-    compute_output: Tally = field(default_factory=Tally)
-    rows: int = 0
-    batches: dict[int, Tally] = field(default_factory=dict)
-    last: float = 0.0
+    def __init__(self, labels: tuple[str, str] = ("", ""), board: Board | None = None) -> None:
+        self._labels = labels
+        self._board = board
+        self._cells: dict[str, Cells] = {}
+        self.success = self._tally("success")
+        self.fail = self._tally("fail")
+        self.queue = self._tally("queue")
+        self.compute_input = self._tally("compute_input")
+        self.compute_infer = self._tally("compute_infer")
+        self.compute_output = self._tally("compute_output")
+        self.batches: dict[int, Tally] = {}
+        self._rows = self._of("rows", 1)
+        self._last = self._of(_LAST, 1)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all runs."""
+        return int(self._rows[0])
+
+    @property
+    def last(self) -> float:
+        """Unix time of the last request in seconds, 0 for none yet."""
+        return self._last[0]
 
     def answered(self, total: float, decoded: float, encoded: float, now: float) -> None:
         """Count a request that was answered with 200; all times in seconds.
@@ -59,18 +107,46 @@ class ModelStatistics:
         self.success.add(total)
         self.compute_input.add(decoded)
         self.compute_output.add(encoded)
-        self.last = now
+        self._last[0] = now
 
     def failed(self, total: float, now: float) -> None:
         """Count a request that was answered with an error, so many seconds after it was complete, at a Unix time."""
         self.fail.add(total)
-        self.last = now
+        self._last[0] = now
 
     def ran(self, rows: int, seconds: float) -> None:
         """Count one run of ONNX Runtime."""
-        self.rows += rows
+        self._rows[0] += rows
         self.compute_infer.add(seconds)
-        batch = self.batches.get(rows)
-        if batch is None:
-            batch = self.batches[rows] = Tally()
-        batch.add(seconds)
+        (self.batches.get(rows) or self._batch(rows)).add(seconds)
+
+    def whole(self) -> "ModelStatistics":
+        """Return the sums of all processes that serve the model; these where one serves it alone."""
+        if self._board is None:
+            return self
+        whole = ModelStatistics()
+        for (*labels, what), rows in self._board.gather(_NAME).items():
+            if tuple(labels) != self._labels:
+                continue
+            if what.startswith(_BATCH):
+                whole._batch(int(what.removeprefix(_BATCH)))
+            cells = whole._cells[what]
+            for row in rows:
+                for at, value in enumerate(row):
+                    cells[at] = max(cells[at], value) if what == _LAST else cells[at] + value
+        return whole
+
+    def _batch(self, rows: int) -> Tally:
+        tally = self.batches[rows] = self._tally(f"{_BATCH}{rows}")
+        return tally
+
+    def _tally(self, what: str) -> Tally:
+        return Tally(self._of(what, 2))
+
+    def _of(self, what: str, count: int) -> Cells:
+        if self._board is None:
+            cells: Cells = [0.0] * count
+        else:
+            cells = self._board.cells(_NAME, (*self._labels, what), count)
+        self._cells[what] = cells
+        return cells

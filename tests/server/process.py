@@ -40,14 +40,15 @@ class ServerProcess:
             self.process.stderr.close()
             self._changed.notify_all()
 
-    def event(self, name):
-        """Wait for a log line and return it."""
+    def event(self, name, nth=1):
+        """Wait for a log line, the `nth` of its name, and return it."""
         deadline = time.monotonic() + PATIENCE
         with self._changed:
             while True:
-                for line in self.lines:
-                    if line.startswith("{") and (document := json.loads(line))["event"] == name:
-                        return document
+                documents = (json.loads(line) for line in self.lines if line.startswith("{"))
+                found = [document for document in documents if document["event"] == name]
+                if len(found) >= nth:
+                    return found[nth - 1]
                 left = deadline - time.monotonic()
                 assert left > 0, f"no {name!r} in time: {self.lines}"
                 assert not self.process.stderr.closed, f"no {name!r} before the end: {self.lines}"

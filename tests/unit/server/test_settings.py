@@ -40,6 +40,13 @@ def test_shares_and_switches():
     assert (settings.cache_bytes, settings.cache_ttl) == (1024, 0.5)
 
 
+def test_processes_are_a_number_or_as_many_as_pay():
+    assert read_settings(["--model", "m"], {"EDGEMODEL_PROCESSES": "3"}).processes == 3
+    assert read_settings(["--model", "m", "--processes", "Auto"], {}).processes is None
+    assert read_settings(["--model-repository", "r", "--processes", "auto"], {}).processes is None
+    assert read_settings(["--model-repository", "r", "--processes", "1"], {}).processes == 1
+
+
 def test_every_setting_has_a_flag_and_a_variable():
     assert [option.field for option in OPTIONS] == [field.name for field in fields(Settings)]
 
@@ -64,6 +71,17 @@ def test_a_service_called_edgemodel_does_not_become_the_port():
             "--model-repository: expected nothing beside --model",
         ),
         (["--model", "m"], {"EDGEMODEL_MODEL_REPOSITORY": "r"}, "--model-repository: expected nothing"),
+        (
+            ["--model-repository", "r", "--processes", "2"],
+            {},
+            "--processes: expected 1 beside --model-repository",
+        ),
+        (["--model-repository", "r"], {"EDGEMODEL_PROCESSES": "2"}, "--processes: expected 1 beside"),
+        (
+            ["--model", "m", "--processes", "0"],
+            {},
+            "--processes: expected a whole number from 1 to 64, or auto",
+        ),
         (["--model", "m", "--request-log", "1.5"], {}, "--request-log: expected a share from 0 to 1"),
         (["--model", "m", "--request-log", "1%"], {}, "--request-log: expected a share from 0 to 1"),
         (["--model", "m", "--exemplars", "yes"], {}, "--exemplars: expected true or false"),

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from inference_server.host.cgroup import cpu_limit, has_whole_cpu, memory_limit, share_of_memory
+from inference_server.host.cgroup import cpu_limit, memory_bytes, memory_limit, share_of_memory, whole_cpus
 
 
 def write(root, **files):
@@ -56,11 +56,18 @@ def test_inputs_get_a_quarter_of_the_memory_at_most(tmp_path):
 @pytest.mark.parametrize(
     ("files", "whole"),
     [
-        ({"cpu_DOT_max": "99000 100000"}, False),
-        ({"cpu_DOT_max": "100000 100000"}, True),
-        ({"cpu_DOT_max": "max 100000"}, True),
-        ({}, True),
+        ({"cpu_DOT_max": "99000 100000"}, 0),
+        ({"cpu_DOT_max": "100000 100000"}, 1),
+        ({"cpu_DOT_max": "199000 100000"}, 1),
+        ({"cpu_DOT_max": "max 100000"}, len(os.sched_getaffinity(0))),
+        ({"cpu_DOT_max": "9900000 100000"}, len(os.sched_getaffinity(0))),
+        ({}, len(os.sched_getaffinity(0))),
     ],
 )
 def test_part_of_a_cpu_is_no_whole_one(tmp_path, files, whole):
-    assert has_whole_cpu(write(tmp_path, **files)) is whole
+    assert whole_cpus(write(tmp_path, **files)) == whole
+
+
+def test_memory_is_what_the_cgroup_allows_or_the_machine_has(tmp_path):
+    assert memory_bytes(write(tmp_path, memory_DOT_max="1048576")) == 1 << 20
+    assert memory_bytes(tmp_path / "none") > 1 << 20

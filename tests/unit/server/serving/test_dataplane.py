@@ -18,6 +18,7 @@ from inference_server.errors import (
 )
 from inference_server.messages import Call, GoldenResult, InferenceRequest
 from inference_server.serving.dataplane import DataPlane
+from inference_server.serving.result_cache import ResultCache
 from inference_server.telemetry.metrics import Metrics
 from inference_server.tensors import check_shape
 from tests.unit.server.conftest import Doubler, until
@@ -229,3 +230,18 @@ async def test_what_memory_has_no_room_for_is_refused_by_its_announced_shape():
         check_shape([501], spec, "inputs[0]")
     with pytest.raises(InvalidRequest, match="expected at most 1000 elements"):
         check_shape([0, 2**40], replace(spec, shape=(-1, -1), most_rows=0), "inputs[0]")
+
+
+async def test_of_several_processes_each_keeps_to_its_part_of_the_bounds():
+    metrics = Metrics()
+    cache = ResultCache(1000, 0, metrics)
+    plane = DataPlane(metrics, decoded_bytes=64, most_waiting=3, cache=cache)
+    plane.divide(2)
+    slot = plane.add(Doubler(), Plan(processes=2))
+    assert cache.most_bytes == 500
+    assert slot.metadata.inputs[0].most_elements == 32 // 4
+    assert slot.metadata.parameters["processes"] == 2
+    held = plane._hold(InferenceRequest({"x": np.ones(5, np.float32)}, ("y",), ""))
+    assert held == 20
+    with pytest.raises(Overloaded, match="too many large requests"):
+        plane._hold(InferenceRequest({"x": np.ones(4, np.float32)}, ("y",), ""))

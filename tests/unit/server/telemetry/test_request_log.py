@@ -1,6 +1,7 @@
 """Which requests are told of, what a line holds, and what a slow reader costs."""
 
 import json
+import select
 import threading
 
 import pytest
@@ -24,6 +25,7 @@ class Pipe:
 
     def __init__(self):
         self.read = b""
+        self.pieces = []
         self.reading = threading.Event()
         self.reading.set()
         self.at_a_time = 1 << 20
@@ -37,6 +39,7 @@ class Pipe:
             raise BrokenPipeError
         taken = data[: self.at_a_time]
         self.read += taken
+        self.pieces.append(taken)
         return len(taken)
 
 
@@ -45,9 +48,9 @@ def pipe():
     return Pipe()
 
 
-def log(share, pipe, *, chance=0.5, clock=None):
+def log(share, pipe, *, chance=0.5, clock=None, processes=1):
     metrics = Metrics()
-    made = RequestLog(share, metrics, pipe.write, lambda: chance, clock or Clock())
+    made = RequestLog(share, metrics, pipe.write, lambda: chance, clock or Clock(), processes)
     made.dropped = lambda: metrics.registry.get_sample_value("inference_request_log_dropped_total")
     return made
 
@@ -140,6 +143,21 @@ def test_lines_arrive_whole_and_in_order_through_a_pipe_that_takes_little(pipe):
     made.close(5)
     assert [json.loads(line)["id"] for line in pipe.read.splitlines()] == [str(n) for n in range(20)]
     assert made.dropped() == 0
+
+
+def test_lines_of_several_processes_do_not_mix_and_failed_ones_are_bounded_together(pipe):
+    pipe.reading.clear()
+    made = log(1.0, pipe, processes=4)
+    for number in range(200):
+        made.put(Line("m", "1", "http", str(number), "200", 0.0))
+    pipe.reading.set()
+    made.close(5)
+    assert len(pipe.read.splitlines()) == 200
+    assert len(pipe.pieces) > 1
+    assert all(piece.endswith(b"\n") and len(piece) <= select.PIPE_BUF for piece in pipe.pieces)
+    made = log(0.0, pipe, processes=4)
+    assert sum(made.wants("500") for _ in range(100)) == ERRORS_PER_SECOND // 4
+    made.close()
 
 
 def test_a_slow_reader_costs_lines_and_never_time(pipe):
