@@ -12,6 +12,7 @@ from pathlib import Path
 import edgemodel
 from edgemodel.gateway import runtime
 from edgemodel.gateway.held import KEEPER_SOCKET
+from edgemodel.gateway.keeper import LAUNCH
 from tests.gateway.clients import SECONDS, Load, until
 from tests.gateway.listeners import sockets_at, sockets_of
 from tests.gateway.site import Site
@@ -152,7 +153,7 @@ async def keeper(folder: Path) -> AsyncIterator[Keeper]:
     log = folder.parent / f"{folder.name}-keeper-log"
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-S", "-P", "-m", "edgemodel.gateway.keeper", str(folder)),
+            *(sys.executable, "-S", "-P", "-c", LAUNCH, str(folder)),
             env={**os.environ, "PYTHONPATH": str(program)},
             stderr=out,
         )

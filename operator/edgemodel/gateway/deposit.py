@@ -12,7 +12,7 @@ from _socket import AF_UNIX, MSG_PEEK, SOCK_STREAM, socket
 from edgemodel.gateway.held import ASK_SECONDS, close, receive, send
 from edgemodel.gateway.log_line import say
 
-AGAIN_SECONDS = 10.0
+AGAIN_SECONDS = 30.0
 """A keeper that took its time, or talked nonsense, is left alone for so long."""
 
 

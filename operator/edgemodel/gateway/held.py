@@ -13,10 +13,8 @@ Imports next to nothing, as it lies in memory for ever.
 """
 
 import os
-import signal
 import sys
 from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
-from collections.abc import Sequence
 
 ASK_SECONDS = 1.0
 """How long HAProxy may take for each part of its answer; it gives as long to whom it asks."""
@@ -106,6 +104,8 @@ class Held:
 
     def _stop_giving(self) -> None:
         if self.giver:
+            import signal  # it is there, in the supervisor: the keeper does without
+
             os.kill(self.giver, signal.SIGKILL)  # it is there until it is reaped
 
     def _answer(self, listener: socket) -> None:
@@ -121,7 +121,7 @@ class Held:
             connection.recv(_INT)  # HAProxy confirms this one as well
 
 
-def send(connection: socket, sockets: Sequence[socket]) -> None:
+def send(connection: socket, sockets: list[socket]) -> None:
     """Pass sockets on to the other side, which has them beside this one.
 
     Raises:
@@ -176,7 +176,7 @@ def _message(connection: socket, count: int) -> list[socket]:
     return found
 
 
-def close(sockets: Sequence[socket]) -> None:
+def close(sockets: list[socket]) -> None:
     """Close all of them."""
     for one in sockets:
         one.close()

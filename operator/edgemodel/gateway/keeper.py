@@ -14,22 +14,22 @@ Promises
 - It does not end otherwise. A folder where no socket can be made is told, and borne: an end would make the pod unready.
 
 Leaves to others: what becomes of the sockets. Only the gateway's user may connect (mode 0600); who does is one of its
-processes. Run as ``python3 -S -P -m edgemodel.gateway.keeper FOLDER``; imports next to nothing, as it lies in memory for
+processes. Run as ``python3 -S -P -c LAUNCH FOLDER``; imports next to nothing, as it lies in memory for
 ever.
 """
 
+import _signal as signal  # type: ignore[import-not-found] # ``signal`` and ``socket`` bring enum and collections: 3 of 7 MB
 import os
 import select
-import signal
 import sys
 import time
-from _socket import socket as Socket  # noqa: N812 - what ``held`` has: sockets without what only who accepts needs
-from collections.abc import Sequence
-from socket import AF_UNIX, SOCK_STREAM, socket
+from _socket import AF_UNIX, SOCK_STREAM, socket
 
 from edgemodel.gateway.held import ASK_SECONDS, HOLD_SECONDS, KEEPER_SOCKET, close, receive, send
 from edgemodel.gateway.log_line import say
 
+LAUNCH = "import edgemodel.gateway.keeper as it; it.main()"
+"""The program. (Python's ``-m`` would bring more than all that is here.)"""
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -43,7 +43,7 @@ class Keeper:
 
     def __init__(self, path: str, hold_seconds: float) -> None:
         self._hold_seconds = hold_seconds
-        self._sockets: list[Socket] = []
+        self._sockets: list[socket] = []
         self._connection: socket | None = None
         self._until = 0.0
         """When sockets without a supervisor are let go of (monotonic)."""
@@ -89,7 +89,8 @@ class Keeper:
     def _meet(self) -> None:
         connection = None
         try:
-            connection, _ = self._listener.accept()
+            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined] # noqa: SLF001 - accept() is of ``socket``
+            connection = socket(fileno=descriptor)
             connection.settimeout(ASK_SECONDS)
             send(connection, self._sockets)
         except OSError as error:
@@ -117,7 +118,7 @@ class Keeper:
         if self._sockets:
             say("warning", f"the supervisor is gone; {len(self._sockets)} sockets are held", by="keeper")
 
-    def _replace(self, sockets: list[Socket]) -> None:
+    def _replace(self, sockets: list[socket]) -> None:
         before, self._sockets = self._sockets, sockets
         close(before)
 
@@ -146,9 +147,9 @@ def listening(path: str) -> socket:
     return listener
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Run with the state folder."""
-    (folder,) = sys.argv[1:] if argv is None else argv
+    (folder,) = sys.argv[1:]
     try:
         keeper = Keeper(f"{folder}/{KEEPER_SOCKET}", HOLD_SECONDS)
     except OSError as error:
@@ -158,8 +159,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.sigwait(_ENDS)
     else:
         keeper.run()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

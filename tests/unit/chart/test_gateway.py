@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from edgemodel.gateway import drain
-from edgemodel.gateway import keeper as keeper_program
+from edgemodel.gateway.keeper import LAUNCH
 from edgemodel.gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -150,7 +150,7 @@ def test_the_keeper_has_its_own_container_and_shares_the_folder(render: Render) 
     assert keeper["image"] == gateway["image"]
     (mount,) = keeper["volumeMounts"]
     assert mount in gateway["volumeMounts"]
-    assert keeper["command"][-2:] == [keeper_program.__name__, str(loaded_settings(render()).state_folder)]
+    assert keeper["command"][-2:] == [LAUNCH, str(loaded_settings(render()).state_folder)]
     assert keeper["command"][-1] == mount["mountPath"]
     # Who neither probes nor hooks it can't have it end before the gateway.
     assert not {"lifecycle", "livenessProbe", "readinessProbe", "env", "ports"} & set(keeper)

@@ -17,17 +17,13 @@ import edgemodel
 from edgemodel.gateway import deposit as module
 from edgemodel.gateway.deposit import Deposit
 from edgemodel.gateway.held import KEEPER_SOCKET
+from edgemodel.gateway.keeper import LAUNCH
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(30)]
 
 SECONDS = 10.0
 HOLD_SECONDS = 0.3
-PROGRAM = f"""
-import sys
-import edgemodel.gateway.keeper as it
-it.HOLD_SECONDS = {HOLD_SECONDS}
-sys.exit(it.main())
-"""
+PROGRAM = LAUNCH.replace("; ", f"; it.HOLD_SECONDS = {HOLD_SECONDS}; ")
 
 
 class Keeper:
@@ -175,7 +171,7 @@ def test_nonsense_is_the_end_of_a_connection_and_of_nothing_else(
 
 def test_a_folder_that_is_missing_is_borne_until_sigterm(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-S", "-P", "-m", "edgemodel.gateway.keeper", str(tmp_path / "missing")],
+        [sys.executable, "-S", "-P", "-c", LAUNCH, str(tmp_path / "missing")],
         env={"PYTHONPATH": str(Path(edgemodel.__file__).parent.parent)},
         stderr=subprocess.PIPE,
         text=True,
