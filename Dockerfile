@@ -120,7 +120,7 @@ COPY --from=edgemodel-source /out/app /app
 ENV PATH=/app/bin:/opt/venv/bin:/usr/sbin:/usr/local/bin:/usr/bin:/bin
 RUN ["haproxy", "-vv"]
 RUN ["python3", "-B", "-c", "import edgemodel.cli.main, edgemodel.gateway.app"]
-RUN ["python3", "-B", "-I", "-S", "-c", "import sys; sys.path.insert(0, '/app'); import edgemodel.gateway.supervisor, edgemodel.gateway.last_words"]
+RUN ["python3", "-B", "-I", "-S", "-c", "import sys; sys.path.insert(0, '/app'); import edgemodel.gateway.supervisor, edgemodel.gateway.last_words, edgemodel.gateway.keeper"]
 LABEL org.opencontainers.image.title=edgemodel-gateway
 USER 65532:65532
 ENTRYPOINT ["edgemodel", "gateway"]

@@ -155,16 +155,12 @@ def test_the_death_of_haproxy_refuses_nobody(trial: Trial) -> None:
     assert load.trouble == []
 
 
-@pytest.mark.alone  # tells moments apart
-def test_the_death_of_a_whole_gateway_is_over_in_a_moment(trial: Trial) -> None:
-    """Its connections break, and until its address is taken out of the Service some new ones are refused."""
+def test_the_death_of_a_whole_gateway_refuses_nobody(trial: Trial) -> None:
+    """Its connections break; who asks again at once waits in its sockets until it is back, or gets to the other one."""
     trial.serve("v1")
     load = rollouts.disturb(trial, lambda: trial.kill_gateway(SUPERVISOR), REQUESTS // 2, resend=True)
     print(load.summary(), load.failures[:20])
-    assert load.wrong == []
-    assert all("connect" in words for words in load.failures)
-    times = [float(words.split(" ", 1)[0]) for words in load.failures]
-    assert not times or max(times) - min(times) < 2
+    assert load.trouble == []
 
 
 def test_nobody_notices_a_drain(trial: Trial) -> None:

@@ -15,6 +15,7 @@ import pytest
 from edgemodel.gateway.held import Held
 from edgemodel.gateway.launch import supervisor
 from tests.gateway.clients import SECONDS, Client, Load, answering, free_port, until
+from tests.gateway.listeners import refused, sockets_at, sockets_of, until_refused
 from tests.gateway.site import Site
 from tests.gateway.whole import more, whole
 
@@ -71,36 +72,6 @@ class Hindered:
     async def held(self, port: int) -> None:
         """Wait until the supervisor holds the socket of a port, alone or beside HAProxy."""
         await until(lambda: sockets_at(port) & sockets_of(self.process.pid), "it to be held")
-
-
-def sockets_at(port: int) -> set[str]:
-    """Return the numbers of the sockets that listen at a port (proc(5), net/tcp)."""
-    lines = [
-        line.split()
-        for file in ("tcp", "tcp6")
-        for line in Path("/proc/net", file).read_text(encoding="ascii").splitlines()[1:]
-    ]
-    return {fields[9] for fields in lines if fields[1].endswith(f":{port:04X}") and fields[3] == "0A"}
-
-
-def sockets_of(pid: int) -> set[str]:
-    links = [str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir() if one.is_symlink()]
-    return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
-
-
-async def refused(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
-        return True
-    writer.transport.abort()
-    return False
-
-
-async def until_refused(port: int) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not await refused(port):  # noqa: ASYNC110 - the state of another process, and no event to wait for
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("victim", ["all", "worker"])

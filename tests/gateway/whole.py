@@ -9,8 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import edgemodel
 from edgemodel.gateway import runtime
+from edgemodel.gateway.held import KEEPER_SOCKET
+from edgemodel.gateway.keeper import LAUNCH
 from tests.gateway.clients import SECONDS, Load, until
+from tests.gateway.listeners import sockets_at, sockets_of
 from tests.gateway.site import Site
 
 
@@ -20,6 +24,14 @@ class Whole:
     def __init__(self, site: Site, process: asyncio.subprocess.Process, log: Path) -> None:
         self.site, self.process, self._log = site, process, log
         self.folder = str(site.settings.state_folder)
+        self.killed = False
+
+    def kill(self) -> None:
+        """Kill all of its processes at once, as the kernel does when process 1 of a container dies."""
+        self.killed = True
+        for pid in [self.process.pid, *descendants(self.process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def said(self, words: str) -> int:
         return self._log.read_text(encoding="utf-8").count(words)
@@ -57,8 +69,31 @@ class Whole:
         await until(lambda: self.said('"HAProxy runs"') > seen, "it to find HAProxy")
 
     def _children(self) -> list[int]:
-        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
-        return [int(one) for one in text.split()]
+        return children(self.process.pid)
+
+
+class Keeper:
+    """The process that holds HAProxy's sockets in a container of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.process, self._log = process, log
+
+    def said(self, words: str) -> int:
+        return self._log.read_text(encoding="utf-8").count(words)
+
+    def has(self, port: int) -> bool:
+        """Tell whether it holds every socket that listens at a port, and there is one."""
+        found = sockets_at(port)
+        return bool(found) and found <= sockets_of(self.process.pid)
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process ids of all that it started, and of all that these did."""
+    return [one for child in children(pid) for one in (child, *descendants(child))]
 
 
 def command(pid: int) -> bytes:
@@ -98,8 +133,9 @@ async def whole(site: Site) -> AsyncIterator[Whole]:
             *("--api-server", site.server.url, "--token-file", str(token)),
             stderr=out,
         )
+    gateway = Whole(site, process, log)
     try:
-        yield Whole(site, process, log)
+        yield gateway
     finally:
         if process.returncode is None:
             process.terminate()
@@ -107,7 +143,30 @@ async def whole(site: Site) -> AsyncIterator[Whole]:
         print(log.read_text(encoding="utf-8"))
         for file in (settings, log, token):
             file.unlink()
-    assert code == 0
+    assert code == (-signal.SIGKILL if gateway.killed else 0)
+
+
+@asynccontextmanager
+async def keeper(folder: Path) -> AsyncIterator[Keeper]:
+    """Run the keeper as the chart does."""
+    program = Path(edgemodel.__file__).parent.parent
+    log = folder.parent / f"{folder.name}-keeper-log"
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-S", "-P", "-c", LAUNCH, str(folder)),
+            env={**os.environ, "PYTHONPATH": str(program)},
+            stderr=out,
+        )
+    try:
+        await until((folder / KEEPER_SOCKET).exists, "the keeper")
+        yield Keeper(process, log)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        code = await asyncio.wait_for(process.wait(), SECONDS)
+        print(log.read_text(encoding="utf-8"))
+        log.unlink()
+    assert code in (0, -signal.SIGKILL)
 
 
 async def more(load: Load, requests: int = 100) -> None:

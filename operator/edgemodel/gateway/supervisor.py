@@ -10,6 +10,8 @@ Promises
   when a link was changed (F_NOTIFY, fcntl(2)); where it does not, they are looked at each second. When HAProxy is not back
   in time they are let go of: clients are rather refused, and go to another gateway, than kept waiting. All of this may fail,
   at no other cost.
+- What is held here the ``keeper`` in the pod's other container holds as well (``deposit``). When the whole container dies,
+  with this process, the next one has it from there, and HAProxy from the next one.
 - What fails again and again is tried ever more rarely. An agent that hangs is killed, and HAProxy goes on.
 - SIGTERM: nobody listens any more, requests that are under way get ``drain`` seconds, then all ends. No zombie stays.
 
@@ -26,7 +28,9 @@ import time
 from collections.abc import Sequence
 
 from edgemodel.gateway import state
-from edgemodel.gateway.held import Held
+from edgemodel.gateway.deposit import Deposit
+from edgemodel.gateway.held import HOLD_SECONDS, KEEPER_SOCKET, Held
+from edgemodel.gateway.log_line import say
 
 MASTER_SOCKET, RUNTIME_SOCKET, HELD_SOCKET = "master.sock", "haproxy.sock", "held.sock"
 BEAT, LOCK = "agent.beat", "supervisor.lock"
@@ -36,8 +40,6 @@ LOOK_SECONDS = 0.05
 """Between two looks for a configuration to start with, or for an HAProxy that answers."""
 IDLE_SECONDS, UNTOLD_SECONDS = 10.0, 1.0
 """Between two looks when nothing happens; the second where the kernel does not tell of links."""
-HOLD_SECONDS = 5.0
-"""For so long sockets are held that an HAProxy had, while the next one, or its next worker, does not say what it has."""
 BEAT_SECONDS = 120.0
 """An agent that has given no sign of life for so long is killed: small nodes are slow."""
 STEADY_SECONDS = 10.0
@@ -126,8 +128,8 @@ class Supervisor:
         self._seen: tuple[str | None, str | None] | None = None
         """The sets that were looked at, and were not whole."""
         self._beat, self._beaten = 0, 0.0
-        self._held = Held()
-        self._holds: tuple[int, str | None, str | None] = (0, None, None)
+        self._held, self._deposit = Held(), Deposit(f"{folder}/{KEEPER_SOCKET}")
+        self._holds: tuple[int, str | None, str | None] = (-1, None, None)
         """HAProxy's process and the sets that the links led to when it was asked last what it listens at."""
         self._hold_until = 0.0
         """What is held may be wrong, and is let go of then (monotonic); 0 while it is right."""
@@ -138,6 +140,7 @@ class Supervisor:
         """Run until SIGTERM; return the exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         idle = IDLE_SECONDS if _told_of_links(self._folder) else UNTOLD_SECONDS
+        self._held.adopt(self._deposit.take_out())
         while True:
             self._reap()
             now = time.monotonic()
@@ -147,6 +150,7 @@ class Supervisor:
                 self.agent.start(self._agent_command)
             self._look_after_the_agent(now)
             self._hold(now)
+            self._deposit.follow(self._held.sockets)
             calm = self.haproxy.pid and self.agent.pid and not self._hold_until
             if self._wait(idle if calm else LOOK_SECONDS) in _ENDS:
                 self._end()
@@ -259,6 +263,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self._held.let_go()
+        self._deposit.follow(self._held.sockets)
         self.agent.kill(signal.SIGTERM)
         self._await_end(self.agent, AGENT_END_SECONDS)
         if self.haproxy.pid:
@@ -293,15 +298,6 @@ def _told_of_links(folder: str) -> bool:
         say("info", f"the kernel does not tell of changes in {folder}: {error.strerror}")
         return False
     return True
-
-
-def say(level: str, message: str, more: str = "") -> None:
-    """Write a log line as ``process.logs`` does, whose imports would be more than all that is here."""
-    seconds = time.time()
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}+00:00"
-    text = message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-    begin = f'{{"time": "{at}", "level": "{level}", "logger": "edgemodel.gateway.supervisor"'
-    sys.stderr.write(f'{begin}, "message": "{text}"{more}}}\n')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

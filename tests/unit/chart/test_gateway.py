@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from edgemodel.gateway import drain
+from edgemodel.gateway.keeper import LAUNCH
 from edgemodel.gateway.settings import GatewaySettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,6 +30,11 @@ READS = {
 def deployment(objects: Objects) -> dict[str, Any]:
     spec: dict[str, Any] = objects["Deployment", "edgemodel-gateway"]["spec"]
     return spec
+
+
+def gateway_container(spec: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = spec["template"]["spec"]["containers"][0]
+    return found
 
 
 def rules(role: dict[str, Any]) -> dict[str, set[str]]:
@@ -111,7 +117,7 @@ def test_every_setting_of_the_gateway_can_be_reached_through_the_chart() -> None
 def test_the_pod_offers_the_ports_and_the_folder_that_the_gateway_uses(render: Render) -> None:
     objects = render({"gateway": {"tls": {"secretName": "site-tls"}}})
     ours = loaded_settings(objects)
-    (container,) = deployment(objects)["template"]["spec"]["containers"]
+    container = gateway_container(deployment(objects))
     ports = {it["name"]: it["containerPort"] for it in container["ports"]}
     assert ports == {
         "http": ours.http_port,
@@ -128,25 +134,40 @@ def test_it_may_do_nothing_it_need_not(render: Render) -> None:
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
     assert not [volume for volume in pod["volumes"] if "hostPath" in volume]
-    (container,) = pod["containers"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert all(port["containerPort"] >= 1024 for port in container["ports"])
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert all(port["containerPort"] >= 1024 for port in container.get("ports", ()))
+
+
+def test_the_keeper_has_its_own_container_and_shares_the_folder(render: Render) -> None:
+    template = deployment(render())["template"]
+    gateway, keeper = template["spec"]["containers"]
+    assert template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == gateway["name"]
+    assert keeper["image"] == gateway["image"]
+    (mount,) = keeper["volumeMounts"]
+    assert mount in gateway["volumeMounts"]
+    assert keeper["command"][-2:] == [LAUNCH, str(loaded_settings(render()).state_folder)]
+    assert keeper["command"][-1] == mount["mountPath"]
+    # Who neither probes nor hooks it can't have it end before the gateway.
+    assert not {"lifecycle", "livenessProbe", "readinessProbe", "env", "ports"} & set(keeper)
+    alone = deployment(render({"gateway": {"keeper": {"enabled": False}}}))["template"]["spec"]["containers"]
+    assert [it["name"] for it in alone] == ["gateway"]
 
 
 def test_an_update_has_the_next_one_ready_before_one_goes(render: Render) -> None:
     spec = deployment(render())
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     pod = spec["template"]["spec"]
-    (container,) = pod["containers"]
+    container = gateway_container(spec)
     module, *given = container["lifecycle"]["preStop"]["exec"]["command"][2:]
     assert module == drain.__name__
     assert given == ["--limit=300"]
     assert pod["terminationGracePeriodSeconds"] >= 300 + drain.SETTLE_SECONDS + 30
-    (narrow,) = deployment(render({"watchNamespaces": ["vision", "audio"]}))["template"]["spec"]["containers"]
+    narrow = gateway_container(deployment(render({"watchNamespaces": ["vision", "audio"]})))
     assert narrow["lifecycle"]["preStop"]["exec"]["command"][-1] == "--namespaces=vision,audio"
     # Two can't have the ports of one node.
     on_host = deployment(render({"gateway": {"hostNetwork": True}}))
@@ -166,7 +187,7 @@ def test_the_common_entry_has_tls_where_there_is_a_certificate(tls: bool, render
     service = objects["Service", "edgemodel-gateway"]["spec"]
     wanted = [("http", 80, 30080)] + ([("https", 443, 30443)] if tls else [])
     assert [(port["name"], port["port"], port["nodePort"]) for port in service["ports"]] == wanted
-    (container,) = deployment(objects)["template"]["spec"]["containers"]
+    container = gateway_container(deployment(objects))
     assert {port["targetPort"] for port in service["ports"]} <= {it["name"] for it in container["ports"]}
 
 
@@ -182,7 +203,7 @@ def test_new_settings_make_new_pods(render: Render) -> None:
 def test_prometheus_is_told_where_there_is_its_operator(render: Render) -> None:
     objects = render({"serviceMonitor": {"enabled": True, "interval": "10s"}})
     monitor = objects["PodMonitor", "edgemodel-gateway"]["spec"]
-    (container,) = deployment(objects)["template"]["spec"]["containers"]
+    container = gateway_container(deployment(objects))
     names = {it["name"] for it in container["ports"]}
     assert {it["port"] for it in monitor["podMetricsEndpoints"]} <= names
     assert {it["interval"] for it in monitor["podMetricsEndpoints"]} == {"10s"}
