@@ -150,12 +150,13 @@ def listening(path: str) -> socket:
 def main() -> None:
     """Run with the state folder."""
     (folder,) = sys.argv[1:]
+    # Until it is clear who heeds them; process 1 is not even told of a signal that it neither handles nor blocks.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
         keeper = Keeper(f"{folder}/{KEEPER_SOCKET}", HOLD_SECONDS)
     except OSError as error:
         say("error", f"nothing is held: no socket can be made in {folder}: {error.strerror}", by="keeper")
-        # Blocked, as process 1 is not even told of a signal that it neither handles nor blocks.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
         signal.sigwait(_ENDS)
     else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
         keeper.run()
