@@ -28,7 +28,7 @@ from benchmarks.server.load import (
     open_loop,
     state,
 )
-from benchmarks.server.raw import best, raw
+from benchmarks.server.raw import Way, best, raw
 from benchmarks.server.rounds import CONNECTIONS, Pace, in_rounds, median_ratio, rates
 from benchmarks.server.served import serve
 from benchmarks.server.small import check_binary
@@ -109,7 +109,8 @@ def tail(report: Report, pace: Pace) -> None:
     """Measure the encoder's latencies at 70 % of what it can do, requests at a rate of their own.
 
     The goal is for requests at even distances, as constant-rate generators send them. By chance (Poisson), queueing theory
-    gives p99 ≈ 3.5 p50 for constant run times at this load, whatever the server: stated beside it, without a goal.
+    gives p99 ≈ 3.5 p50 for constant run times at this load, whatever the server: stated beside it, without a goal. So is
+    what ONNX Runtime makes of requests at the same distances without a server, one by one: the machine's part in it.
     """
     model = models.minilm()
     post: Post = wire.as_json(NAME, model.inputs)
@@ -128,6 +129,11 @@ def tail(report: Report, pace: Pace) -> None:
         report.add(f"tail_{cores.name}_poisson_p99_of_p50", p99 / p50, "x")
         report.add(f"tail_{cores.name}_poisson_p50", 1e3 * p50, "ms")
         report.add(f"tail_{cores.name}_poisson_p99", 1e3 * p99, "ms")
+        way = Way(threads=len(cores.server), rate=LOAD * capacity)
+        limit = raw(model, cores, [way], TAIL_SECONDS)[0]
+        report.add(f"tail_{cores.name}_without_a_server_p99_of_p50", limit.p99 / limit.p50, "x")
+        report.add(f"tail_{cores.name}_without_a_server_p50", limit.p50 / 1e3, "ms")
+        report.add(f"tail_{cores.name}_without_a_server_p99", limit.p99 / 1e3, "ms")
         report.notes[f"tail_{cores.name}_capacity"] = round(capacity, 1)
 
 

@@ -22,19 +22,21 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Way:
-    """How the session is used: rows in a run, threads of a run, runs at a time."""
+    """How the session is used: rows in a run, threads of a run, runs at a time, runs a second (0: one behind the other)."""
 
     rows: int = 1
     threads: int = 1
     runs: int = 1
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What came of it: rows a second, and the median of a run in microseconds."""
+    """What came of it: rows a second, and a run's median and 99th percentile in microseconds."""
 
     rate: float
     p50: float
+    p99: float
 
 
 def raw(model: BenchModel, cores: Cores, ways: Sequence[Way], seconds: float) -> list[Raw]:
@@ -42,7 +44,10 @@ def raw(model: BenchModel, cores: Cores, ways: Sequence[Way], seconds: float) ->
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         inputs = Path(folder) / "inputs.npz"
         np.savez(inputs, **dict(model.inputs))  # type: ignore[arg-type]  # numpy knows one keyword of its own
-        told = [f"{way.rows},{way.threads},{way.runs}" for way in ways]
+        told = [
+            ",".join(map(str, (way.rows, way.threads, way.runs, *([way.rate] if way.rate else []))))
+            for way in ways
+        ]
         program: list[str | Path] = [
             sys.executable,
             PROGRAMS / "raw_onnxruntime.py",
