@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import httpx
+
 from testbed import magika_model
 from tests.e2e.conftest import Site
 
@@ -80,6 +82,7 @@ def test_a_change_of_the_spec_reaches_the_pods(site: Site) -> None:
     site.apply(
         server={
             "extraEnv": [{"name": "SITE", "value": "north"}],
+            "processes": 2,
             "resources": {"limits": {"memory": "512Mi"}},
         }
     )
@@ -91,8 +94,17 @@ def test_a_change_of_the_spec_reaches_the_pods(site: Site) -> None:
             "memory"
         ] == "512Mi"
 
+    def together() -> bool:
+        return (
+            httpx.get(f"{site.url()}/v2/models/detector", timeout=10).json()["parameters"]["processes"] == 2
+        )
+
     site.kube.until(changed, "the pod to have the new environment")
+    site.kube.until(together, "two processes to serve")
     site.await_condition("Ready", "True", "Serving")
+    request = magika_model.request(magika_model.SAMPLES["html"])
+    answers = [site.bed.infer(site.url(), "detector", request)["outputs"] for _ in range(20)]
+    assert answers == answers[:1] * 20
 
 
 def test_an_operator_that_is_killed_goes_on_where_it_was(site: Site) -> None:

@@ -54,6 +54,9 @@ class ServerSpec(Resource):
     """Requests and limits of the server container, as in a Pod."""
     threads: int | None = Field(default=None, ge=1, le=256)
     """Threads that one run of the model uses; when empty, the server measures which number within the CPU limit is best."""
+    processes: int | None = Field(default=None, ge=0, le=64)
+    """Processes of each pod that serve the model, for models so small that reading and writing requests limits them; each
+    takes some 40 MB more. 0 for as many as the CPU limit, memory and the model allow; 1 when empty."""
     batching: BatchingSpec = Field(default_factory=BatchingSpec)
     """How requests share runs of the model."""
     cache: CacheSpec | None = None

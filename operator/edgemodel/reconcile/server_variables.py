@@ -1,4 +1,4 @@
-"""What ``spec.server`` says of batches, the cache, memory and providers, as the inference server's environment variables.
+"""What ``spec.server`` says of how models are computed, as the inference server's environment variables.
 
 The names are the server's contract (``docs/reference/inference-server.md``). What is empty is left to the server, so that
 a pod of an EdgeModel without these fields is the same pod as before they existed.
@@ -12,6 +12,8 @@ from edgemodel.reconcile.child import Object
 def variables(spec: ServerSpec) -> list[Object]:
     """Return the container's ``env``: ours, then the user's, whose wins where both name one."""
     ours: dict[str, str] = {}
+    if spec.processes is not None:
+        ours["EDGEMODEL_PROCESSES"] = str(spec.processes or "auto")
     if spec.batching.max_batch_size is not None:
         ours["EDGEMODEL_MAX_BATCH_SIZE"] = str(spec.batching.max_batch_size)
     if spec.batching.max_queue_delay is not None:

@@ -234,6 +234,8 @@ def test_threads_are_the_servers_to_measure_unless_pinned(
             {"cache": {"maxBytes": 1, "ttl": "30d1ms"}},
             {"EDGEMODEL_CACHE_BYTES": "1", "EDGEMODEL_CACHE_TTL": "2592000.001"},
         ),
+        ({"processes": 2}, {"EDGEMODEL_PROCESSES": "2"}),
+        ({"processes": 0}, {"EDGEMODEL_PROCESSES": "auto"}),
         ({"memoryMode": "Low"}, {"EDGEMODEL_MEMORY_MODE": "Low"}),
         ({"providers": ["cuda", "CPU"]}, {"EDGEMODEL_PROVIDERS": "cuda,CPU"}),
         (
