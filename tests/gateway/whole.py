@@ -137,7 +137,8 @@ async def whole(site: Site) -> AsyncIterator[Whole]:
     try:
         yield gateway
     finally:
-        if process.returncode is None:
+        # Not one that is dying: a signal's sender looks first, and would reap it before who waits for it (CPython 87744).
+        if process.returncode is None and not gateway.killed:
             process.terminate()
         code = await asyncio.wait_for(process.wait(), SECONDS)
         print(log.read_text(encoding="utf-8"))
