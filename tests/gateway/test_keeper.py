@@ -75,7 +75,7 @@ async def test_a_keeper_that_dies_costs_nothing_and_the_next_one_holds_the_same(
             for _ in range(2):
                 async with keeper(folder) as keeping:
                     await until(lambda it=keeping: it.has(port), "it to be held")
-                    keeping.process.kill()
+                    keeping.kill()
                 await more(kept)
                 await more(fresh)
             async with keeper(folder) as keeping:

@@ -180,7 +180,10 @@ def test_a_folder_that_is_missing_is_borne_until_sigterm(tmp_path: Path) -> None
     assert "no socket can be made" in process.stderr.readline()
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=SECONDS)
+    try:
+        process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
     assert process.returncode == 0
 
 
