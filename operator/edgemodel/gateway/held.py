@@ -77,16 +77,8 @@ class Held:
             OSError: no socket or no process is to be had.
         """
         self._stop_giving()
-        listener = socket(AF_UNIX, SOCK_STREAM)
+        listener = listen_at(path, 1)
         try:
-            if os.path.lexists(path):
-                os.unlink(path)
-            mask = os.umask(0o177)
-            try:
-                listener.bind(path)
-            finally:
-                os.umask(mask)
-            listener.listen(1)
             self.giver = os.fork()
             if not self.giver:
                 try:
@@ -119,6 +111,28 @@ class Held:
         send(connection, self.sockets)
         if len(self.sockets) % _AT_ONCE:
             connection.recv(_INT)  # HAProxy confirms this one as well
+
+
+def listen_at(path: str, backlog: int) -> socket:
+    """Return a socket that listens at a path, whatever was there, for processes of the same user alone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    listener = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        if os.path.lexists(path):
+            os.unlink(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(backlog)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def send(connection: socket, sockets: list[socket]) -> None:

@@ -23,9 +23,9 @@ import os
 import select
 import sys
 import time
-from _socket import AF_UNIX, SOCK_STREAM, socket
+from _socket import socket
 
-from edgemodel.gateway.held import ASK_SECONDS, HOLD_SECONDS, KEEPER_SOCKET, close, receive, send
+from edgemodel.gateway.held import ASK_SECONDS, HOLD_SECONDS, KEEPER_SOCKET, close, listen_at, receive, send
 from edgemodel.gateway.log_line import say
 
 LAUNCH = "import edgemodel.gateway.keeper as it; it.main()"
@@ -133,15 +133,7 @@ def listening(path: str) -> socket:
         OSError: it cannot be made.
     """
     new = f"{path}.new"
-    if os.path.lexists(new):
-        os.unlink(new)
-    listener = socket(AF_UNIX, SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(new)
-    finally:
-        os.umask(mask)
-    listener.listen(8)
+    listener = listen_at(new, 8)
     listener.setblocking(False)
     os.replace(new, path)
     return listener
