@@ -121,24 +121,23 @@ def tail(report: Report, pace: Pace) -> None:
                 open_loop(server.port, post, cores, [Phase(LOAD * capacity, TAIL_SECONDS, even)], 64)
                 for even in (True, False)
             )
-        p50, p99 = _latencies(paced)
-        report.add(f"tail_{cores.name}_p99_of_p50", p99 / p50, "x", "<=", 2)
-        report.add(f"tail_{cores.name}_p50", 1e3 * p50, "ms")
-        report.add(f"tail_{cores.name}_p99", 1e3 * p99, "ms")
-        p50, p99 = _latencies(by_chance)
-        report.add(f"tail_{cores.name}_poisson_p99_of_p50", p99 / p50, "x")
-        report.add(f"tail_{cores.name}_poisson_p50", 1e3 * p50, "ms")
-        report.add(f"tail_{cores.name}_poisson_p99", 1e3 * p99, "ms")
         way = Way(threads=len(cores.server), rate=LOAD * capacity)
         limit = raw(model, cores, [way], TAIL_SECONDS)[0]
-        report.add(f"tail_{cores.name}_without_a_server_p99_of_p50", limit.p99 / limit.p50, "x")
-        report.add(f"tail_{cores.name}_without_a_server_p50", limit.p50 / 1e3, "ms")
-        report.add(f"tail_{cores.name}_without_a_server_p99", limit.p99 / 1e3, "ms")
+        found = {
+            "": _latencies(paced),
+            "_poisson": _latencies(by_chance),
+            "_without_a_server": (limit.p50 / 1e6, limit.p99 / 1e6),
+        }
+        for how, (p50, p99) in found.items():
+            goal = ("<=", 2.0) if not how else ("", None)
+            report.add(f"tail_{cores.name}{how}_p99_of_p50", p99 / p50, "x", *goal)
+            report.add(f"tail_{cores.name}{how}_p50", 1e3 * p50, "ms")
+            report.add(f"tail_{cores.name}{how}_p99", 1e3 * p99, "ms")
         report.notes[f"tail_{cores.name}_capacity"] = round(capacity, 1)
 
 
 def _latencies(answers: list[Answer]) -> tuple[float, float]:
-    """Return the median and the 99th percentile."""
+    """Return the median and the 99th percentile, in seconds."""
     assert answers, "expected answers, found none"
     bad = [answer for answer in answers if answer.status != 200]
     assert not bad, f"{len(bad)} of {len(answers)} requests failed at {LOAD:.0%} load: {bad[:3]}"

@@ -44,10 +44,7 @@ def raw(model: BenchModel, cores: Cores, ways: Sequence[Way], seconds: float) ->
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         inputs = Path(folder) / "inputs.npz"
         np.savez(inputs, **dict(model.inputs))  # type: ignore[arg-type]  # numpy knows one keyword of its own
-        told = [
-            ",".join(map(str, (way.rows, way.threads, way.runs, *([way.rate] if way.rate else []))))
-            for way in ways
-        ]
+        told = [f"{way.rows},{way.threads},{way.runs},{way.rate}" for way in ways]
         program: list[str | Path] = [
             sys.executable,
             PROGRAMS / "raw_onnxruntime.py",

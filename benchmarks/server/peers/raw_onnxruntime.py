@@ -1,8 +1,8 @@
 """The limit: ONNX Runtime in a process without a server, its session run again and again on rows that are there.
 
-``raw_onnxruntime.py MODEL INPUTS.npz SECONDS ROWS,THREADS,RUNS[,RATE] …``: INPUTS.npz holds one row; ROWS is how many of it
-make a batch, THREADS what one run may use, RUNS how many go on at a time. With RATE so many runs a second begin at even
-distances, one after the other, and each is measured from when it was due. Prints a JSON list with an object for each way,
+``raw_onnxruntime.py MODEL INPUTS.npz SECONDS ROWS,THREADS,RUNS,RATE …``: INPUTS.npz holds one row; ROWS is how many of it
+make a batch, THREADS what one run may use, RUNS how many go on at a time. With a RATE above 0 so many runs a second begin
+at even distances, one after the other, and each is measured from when it was due. Prints a JSON list with an object a way,
 measured for SECONDS: rows a second, and the median and the 99th percentile of a run in microseconds.
 """
 
@@ -55,8 +55,8 @@ def main(path: str, inputs: str, seconds: str, *ways: str) -> None:
         one = dict(loaded)
     results, sessions = [], {}
     for way in ways:
-        numbers = way.split(",")
-        rows, threads, runs = map(int, numbers[:3])
+        *numbers, rate = way.split(",")
+        rows, threads, runs = map(int, numbers)
         if threads not in sessions:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
@@ -66,8 +66,8 @@ def main(path: str, inputs: str, seconds: str, *ways: str) -> None:
         session = sessions[threads]
         feed = {name: np.repeat(array, rows, axis=0) for name, array in one.items()}
         names = [output.name for output in session.get_outputs()]
-        if len(numbers) > 3:
-            took = measure_paced(session, names, feed, float(seconds), float(numbers[3]))
+        if float(rate):
+            took = measure_paced(session, names, feed, float(seconds), float(rate))
         else:
             took = measure(session, names, feed, float(seconds), runs)
         p50, p99 = (1e6 * float(one) for one in np.percentile(np.concatenate(took), (50, 99)))
