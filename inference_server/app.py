@@ -311,10 +311,9 @@ class App:
         )
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), settings.drain_delay)
+        # Turns of the loop in which it accepts and reads what waits: closing would reset it.
         for _ in range(3):
-            await asyncio.sleep(
-                0
-            )  # turns of the loop in which it accepts and reads what waits: closing would reset it
+            await asyncio.sleep(0)
         if self._server is not None:
             self._server.close()
         if self._crew is not None:

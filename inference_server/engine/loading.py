@@ -27,13 +27,10 @@ def load(files: ModelFiles, settings: Settings, cpus: int) -> tuple[Model, Plan]
         LoadError: The model cannot be served.
     """
     pinned = Pinned(settings.threads, settings.sessions, settings.max_batch_size, settings.max_queue_delay)
-    threads = settings.threads or 1
     if settings.no_calibration:
-        threads = uncalibrated(pinned, cpus).threads
-    model = Model(files, threads, providers=settings.providers, low_memory=settings.memory_mode == "low")
-    if settings.no_calibration:
-        model.trim()
-        return model, uncalibrated(pinned, cpus)
+        plan = uncalibrated(pinned, cpus)
+        return load_as(files, settings, plan), plan
+    model = _open(files, settings, settings.threads or 1)
     started = time.monotonic()
     plan = calibrate(model, pinned, cpus)
     model.trim()
@@ -56,11 +53,15 @@ def load(files: ModelFiles, settings: Settings, cpus: int) -> tuple[Model, Plan]
 
 
 def load_as(files: ModelFiles, settings: Settings, plan: Plan) -> Model:
-    """Return the model as it is computed by a plan that was found before; nothing is measured.
+    """Return the model as it is computed by a plan; nothing is measured.
 
     Raises:
         LoadError: The model cannot be served.
     """
-    model = Model(files, plan.threads, providers=settings.providers, low_memory=settings.memory_mode == "low")
+    model = _open(files, settings, plan.threads)
     model.trim()
     return model
+
+
+def _open(files: ModelFiles, settings: Settings, threads: int) -> Model:
+    return Model(files, threads, providers=settings.providers, low_memory=settings.memory_mode == "low")

@@ -39,33 +39,24 @@ def bind_beside(listener: socket.socket) -> socket.socket:
     Raises:
         OSError: There are too many open files.
     """
-    beside = socket.socket(listener.family, socket.SOCK_STREAM)
-    try:
-        if listener.family == socket.AF_INET6:
-            both = listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            beside.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, both)
-        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        beside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        beside.bind(listener.getsockname())
-    except OSError:
-        beside.close()
-        raise
-    return beside
+    family = listener.family
+    dual = family == socket.AF_INET6 and not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    return _bind(family, listener.getsockname(), shared=True, dual=dual)
 
 
 def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     if not host and socket.has_dualstack_ipv6():
         try:
-            return _bind(socket.AF_INET6, "", port, shared=shared, dual=True)
+            return _bind(socket.AF_INET6, ("", port), shared=shared, dual=True)
         except OSError as error:
             # Compiled in, and switched off by the administrator.
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return _bind(family, host, port, shared=shared)
+    return _bind(family, (host, port), shared=shared)
 
 
-def _bind(family: int, host: str, port: int, *, shared: bool, dual: bool = False) -> socket.socket:
+def _bind(family: int, address: tuple[str | int, ...], *, shared: bool, dual: bool = False) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET6:
@@ -73,7 +64,7 @@ def _bind(family: int, host: str, port: int, *, shared: bool, dual: bool = False
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind((host, port))
+        made.bind(address)
     except OSError:
         made.close()
         raise

@@ -14,8 +14,9 @@ import json
 import logging
 import mmap
 import os
-from collections.abc import MutableSequence
 from typing import cast
+
+from inference_server.telemetry.cells import Cells
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,6 @@ _CELL_BYTES = 8
 # The first cells of each row.
 _PID, _BEATS, _STUCK, _HEAD = 0, 1, 2, 8
 
-Cells = MutableSequence[float]
 Key = tuple[str, tuple[str, ...]]
 
 

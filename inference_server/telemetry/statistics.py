@@ -5,24 +5,11 @@ success or a failure, and that the sums only grow. Unlike Triton's, `compute_inf
 which several requests may share one. Source: Triton's `docs/protocol/extension_statistics.md`.
 """
 
-from collections.abc import Mapping, MutableSequence, Sequence
-from typing import Protocol
+from inference_server.telemetry.cells import Board, Cells
 
 _NAME = "statistics"  # on the board
 _BATCH = "batch "  # and there, before the number of rows
 _LAST = "last"
-
-Cells = MutableSequence[float]
-
-
-class Board(Protocol):
-    """Where several processes count (`telemetry.board`)."""
-
-    def cells(self, name: str, labels: tuple[str, ...], count: int) -> Cells:
-        """Return this process's cells for some numbers."""
-
-    def gather(self, name: str) -> Mapping[tuple[str, ...], Sequence[Cells]]:
-        """Return the cells of every process that has some of this name, by their labels."""
 
 
 class Tally:

@@ -7,65 +7,54 @@ together, their numbers lie on a board that all of them read, and what is told i
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-if TYPE_CHECKING:
-    # Only servers of several processes have one.
-    from inference_server.telemetry.board import Board
-
-Cells = MutableSequence[float]
+from inference_server.telemetry.cells import Board, Cells
 
 
-class _Celled(Protocol):
-    @property
-    def cells(self) -> Cells:
-        """Where its numbers are."""
-
-
-Child = TypeVar("Child", bound=_Celled)
-
-
-class Count:
-    """One counter.
+class _Counted:
+    """Whatever is counted.
 
     Args:
-        cells: Where its number is.
+        cells: Where its numbers are.
     """
 
     __slots__ = ("cells",)
 
     def __init__(self, cells: Cells) -> None:
         self.cells = cells
+
+
+Child = TypeVar("Child", bound=_Counted)
+
+
+class Count(_Counted):
+    """One counter."""
+
+    __slots__ = ()
 
     def inc(self, amount: float = 1) -> None:
         """Count."""
         self.cells[0] += amount
 
 
-class Level:
-    """One gauge.
+class Level(_Counted):
+    """One gauge."""
 
-    Args:
-        cells: Where its number is.
-    """
-
-    __slots__ = ("cells",)
-
-    def __init__(self, cells: Cells) -> None:
-        self.cells = cells
+    __slots__ = ()
 
     def set(self, value: float) -> None:
         """Say what it is now."""
         self.cells[0] = value
 
 
-class Distribution:
+class Distribution(_Counted):
     """One histogram.
 
     Args:
@@ -73,11 +62,11 @@ class Distribution:
         cells: Where its numbers are: one for each bucket, infinity's included, and their sum.
     """
 
-    __slots__ = ("_bounds", "cells", "exemplars")
+    __slots__ = ("_bounds", "exemplars")
 
     def __init__(self, bounds: Sequence[float], cells: Cells) -> None:
+        super().__init__(cells)
         self._bounds = bounds
-        self.cells = cells
         self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, value: float, exemplar: dict[str, str] | None = None) -> None:
@@ -103,7 +92,7 @@ class _Family(Collector, Generic[Child]):
         text: str,
         labels: Iterable[str],
         registry: CollectorRegistry,
-        board: "Board | None" = None,
+        board: Board | None = None,
     ) -> None:
         self._name, self._text, self._labels = name, text, tuple(labels)
         self._board = board
@@ -191,7 +180,7 @@ class Distributions(_Family[Distribution]):
         labels: Iterable[str],
         registry: CollectorRegistry,
         buckets: Sequence[float],
-        board: "Board | None" = None,
+        board: Board | None = None,
     ) -> None:
         self._bounds = tuple(float(bound) for bound in buckets)
         self._names = [*map(floatToGoString, self._bounds), "+Inf"]

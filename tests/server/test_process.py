@@ -97,6 +97,31 @@ async def test_external_data_is_served_from_its_own_file(tmp_path):
         assert json.loads(body)["outputs"][0]["data"] == x[0].tolist()
 
 
+async def ended_under_load(old, new, clients, end):
+    """Have one of two servers end while clients ask both; return the load and that server's exit code."""
+    endpoints = Endpoints(old.port, new.port)
+    load = Load(endpoints, "/v2/models/d/infer", infer_body(np.ones((1, 64), np.float32)))
+    watcher = asyncio.create_task(endpoints.watch())
+    tasks = [asyncio.create_task(load.client(number)) for number in range(clients)]
+
+    async def both_answer():
+        return all(count > 100 for count in load.answered.values())
+
+    await until(both_answer)
+    end()
+    code = await asyncio.to_thread(old.exit_code)
+    after = load.answered[new.port]
+
+    async def the_other_carries_on():
+        return load.answered[new.port] > after + 200
+
+    await until(the_other_carries_on)
+    load.done = True
+    await asyncio.gather(*tasks)
+    watcher.cancel()
+    return load, code
+
+
 @pytest.mark.parametrize("options", [(), ("--cache-bytes", 1 << 20)], ids=["computed", "kept"])
 async def test_no_request_fails_when_one_of_two_is_told_to_end(tmp_path, options):
     root = model_directory(tmp_path, mlp())
@@ -104,26 +129,7 @@ async def test_no_request_fails_when_one_of_two_is_told_to_end(tmp_path, options
     with running(*options, model=root) as old, running(*options, model=root) as new:
         for server in (old, new):
             server.event("ready")
-        endpoints = Endpoints(old.port, new.port)
-        load = Load(endpoints, "/v2/models/d/infer", infer_body(np.ones((1, 64), np.float32)))
-        watcher = asyncio.create_task(endpoints.watch())
-        clients = [asyncio.create_task(load.client(number)) for number in range(16)]
-
-        async def both_answer():
-            return all(count > 100 for count in load.answered.values())
-
-        await until(both_answer)
-        old.process.send_signal(signal.SIGTERM)
-        code = await asyncio.to_thread(old.exit_code)
-        after = load.answered[new.port]
-
-        async def the_other_carries_on():
-            return load.answered[new.port] > after + 200
-
-        await until(the_other_carries_on)
-        load.done = True
-        await asyncio.gather(*clients)
-        watcher.cancel()
+        load, code = await ended_under_load(old, new, 16, lambda: old.process.send_signal(signal.SIGTERM))
         assert load.failures == []
         assert load.told_to_move >= 8
         assert code == 0

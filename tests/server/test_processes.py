@@ -14,7 +14,7 @@ import pytest
 from inference_server.host.cgroup import whole_cpus
 from tests.server.onnx_models import loop, mlp
 from tests.server.process import Endpoints, Load, ask, request, running
-from tests.server.test_process import fails, infer_body, model_directory, until
+from tests.server.test_process import ended_under_load, fails, infer_body, model_directory, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
 
@@ -161,28 +161,13 @@ async def test_no_request_fails_when_the_server_is_told_to_end(tmp_path):
     ):
         new.event("ready")
         (child,) = children(old)
-        endpoints = Endpoints(old.port, new.port)
-        load = Load(endpoints, INFER, ONE)
-        watcher = asyncio.create_task(endpoints.watch())
-        clients = [asyncio.create_task(load.client(number)) for number in range(24)]
 
-        async def both_answer():
-            return all(count > 100 for count in load.answered.values())
+        def end():
+            # As service managers do, which signal all processes of a service.
+            for pid in (child, old.process.pid):
+                os.kill(pid, signal.SIGTERM)
 
-        await until(both_answer)
-        # As service managers do, which signal all processes of a service.
-        for pid in (child, old.process.pid):
-            os.kill(pid, signal.SIGTERM)
-        code = await asyncio.to_thread(old.exit_code)
-        after = load.answered[new.port]
-
-        async def the_other_carries_on():
-            return load.answered[new.port] > after + 200
-
-        await until(the_other_carries_on)
-        load.done = True
-        await asyncio.gather(*clients)
-        watcher.cancel()
+        load, code = await ended_under_load(old, new, 24, end)
         assert load.failures == []
         assert code == 0
         assert gone(child)
