@@ -30,8 +30,8 @@ from edgemodel.gateway.routes import Route, Server
 from tests.gateway.clients import Client, Load, answering, free_port, until
 from tests.gateway.site import Pod, Site, made
 
-ROUNDS = 12
-WRK_SECONDS = 2
+ROUNDS = 24
+WRK_SECONDS = 1
 RATE, SECONDS, CONNECTIONS = 150.0, 20.0, 48
 FIRST_SECONDS = 6.0
 QUICK, SLOW = 0.004, 0.040

@@ -26,8 +26,6 @@ TRIED = f"{LOST} observe layer4 error-limit 1 on-error mark-down"
 """The same for a candidate's pod, with which one has less patience: one refused connection takes it out until the next
 check, so that the retries of the very request come to an active pod."""
 ACTIVE, CANDIDATE = "active", "candidate"
-_DRAWN = "{ var(txn.weight) -m found } { rand(100),sub(txn.weight) lt 0 }"
-"""The candidate gets this request."""
 _WHOLE = "    # A request is sent again only if all of it is still here.\n    option http-buffer-request\n"
 _OF_CANDIDATE = """\
     option allbackups
@@ -236,27 +234,34 @@ def _followed(place: Place) -> str:
 
 
 def _by_port(route: Route, place: Place) -> str:
-    # All that differs between models is written out: to look it up for each request takes a microsecond, of eighteen.
-    part, copied = (
-        _copies(place, f"str({route.backend})", route.backend) if route.shadow_percent else ("", "")
-    )
+    # All that differs between models is written out, and no variable is set: each look-up takes part of a microsecond, of
+    # eighteen. Most requests need the first line alone.
+    name, key = route.backend, f"str({route.backend})"
+    part, copied = _copies(place, key, name) if route.shadow_percent else ("", "")
+    usual = f"    use_backend {name}.{ACTIVE} if {{ fc_http_major 1 }} !{{ stopping }} {{ {_part(place, key)} eq 0 }}\n"
+    followed, drawn = _followed(place), _drawn(place, key)
     return f"""\
-frontend {route.backend}
+frontend {name}
     bind {place.at(route.port)}
-    {grpc.SET}
-{_weigh(place, f"str({route.backend})")}\
-{part}    use_backend again{grpc.END} if {_followed(place)}
-    use_backend {route.backend}.{CANDIDATE}{grpc.END} if {_DRAWN}
-    use_backend {route.backend}.{ACTIVE}.{grpc.GRPC} if {grpc.FOUND}
-{copied}    default_backend {route.backend}.{ACTIVE}
+{part}{"" if copied else usual}\
+    use_backend again.{grpc.GRPC} if {grpc.ASKED} {followed}
+    use_backend again if {followed}
+    use_backend {name}.{CANDIDATE}.{grpc.GRPC} if {grpc.ASKED} {drawn}
+    use_backend {name}.{ACTIVE}.{grpc.GRPC} if {grpc.ASKED}
+    use_backend {name}.{CANDIDATE} if {drawn}
+{copied}    default_backend {name}.{ACTIVE}
 """
 
 
-def _weigh(place: Place, key: str) -> str:
-    """Return the line of a frontend that looks up the candidate's part, by a sample that gives the model's backend."""
-    # Mostly it is 0: to look it up twice when it is not costs less than a variable in each request.
-    looked_up = f"{key},map_str_int({place.weights},0)"
-    return f"    http-request set-var(txn.weight) {looked_up} if {{ {looked_up} gt 0 }}\n"
+def _part(place: Place, key: str) -> str:
+    """Return the sample that is the candidate's part, of a hundred, by the sample that gives the model's backend."""
+    return f"{key},map_str_int({place.weights},0)"
+
+
+def _drawn(place: Place, key: str) -> str:
+    """Return the condition under which the candidate gets a request."""
+    part = f"{_part(place, key)},set-var(txn.weight)"
+    return f"{{ {part} -m int gt 0 }} {{ rand(100),sub(txn.weight) lt 0 }}"
 
 
 def _copies(place: Place, key: str, backend: str) -> tuple[str, str]:
@@ -287,9 +292,8 @@ frontend by-path
     http-request replace-path ^/[^/]+/[^/]+/?(.*)$ /\\1 if {first} {plain}
     # What else a pod answers, its metrics say, is nobody's business out here.
     {missing} if {first} {plain} !{{ path /v2 }} !{{ path_beg /v2/ }}
-{_weigh(place, "var(txn.route)")}\
 {part}    use_backend again{grpc.END} if {{ var(txn.again) -m found }}
-    use_backend %[var(txn.route)].{CANDIDATE}{grpc.END} if {_DRAWN}
+    use_backend %[var(txn.route)].{CANDIDATE}{grpc.END} if {_drawn(place, "var(txn.route)")}
     use_backend %[var(txn.route)].{ACTIVE}.{grpc.GRPC} if {grpc.FOUND}
 {copied}    use_backend %[var(txn.route)].{ACTIVE}
 """

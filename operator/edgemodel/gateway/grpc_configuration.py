@@ -7,7 +7,7 @@ itself, 502, 503 and 504, clients take for UNAVAILABLE by gRPC's own table.
 
 At the common entry a model is named by the authority ``NAME.NAMESPACE``, its TLS server name, as a method's path is fixed.
 
-Promises: a request that is not HTTP/2 pays for the comparison of a number, and for a variable that is not there. A model
+Promises: at a model's port a request that is not HTTP/2 pays for the comparison of a number. A model
 that gets no gRPC pays for a connection to each pod in ten seconds; when requests come, the first refused takes a pod out.
 """
 
@@ -18,13 +18,12 @@ GRPC = "grpc"
 """Ends the names of the two backends."""
 NAMES = "names.map"
 """From a model's authority to what its backends' names begin with."""
+ASKED = "{ fc_http_major 2 } { req.hdr(content-type) -m beg application/grpc }"
+"""True of gRPC."""
+SET = f"http-request set-var(txn.grpc) str(.{GRPC}) if {ASKED}"
+"""Looks whether a request is gRPC, for the rules behind it."""
 FOUND = "{ var(txn.grpc) -m found }"
 """True of gRPC, behind ``SET``."""
-SET = (
-    f"http-request set-var(txn.grpc) str(.{GRPC}) "
-    "if { fc_http_major 2 } { req.hdr(content-type) -m beg application/grpc }"
-)
-"""Looks whether a request is gRPC; each frontend's first rule."""
 END = "%[var(txn.grpc)]"
 """Ends the names of backends for any request; nothing, but for gRPC."""
 CHECK = (
