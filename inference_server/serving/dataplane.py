@@ -282,6 +282,8 @@ class DataPlane:
             now = time.monotonic()
             total = now - call.received
             slot.statistics.answered(total, decoded - call.received, now - computed, time.time())
+            if call.began and (request.timeout is not None or call.deadline is not None):
+                slot.scheduler.written(now - call.began - call.computed)
         except RequestError as error:
             code = str(error.status)
             raise

@@ -31,6 +31,8 @@ _QUIET_SECONDS = 0.0001
 _ASIDE_SECONDS = 0.01
 """In overload the loop reads no more often than that. Woken for each request, with caches full of the model's numbers, it
 would spend a sixth of a core on refusals that are needed half as soon."""
+_FADES = 0.95
+"""What is known of how long answers take to write, after one more that took no time."""
 MOST_WAITING = 1024
 """Most requests that may wait for one model; connections are bounded by twice that."""
 
@@ -73,6 +75,7 @@ class Scheduler:
         self._ended = threading.Event()  # a run, and its answers are to be delivered
         self._aside_due: float | None = None  # since the first request was refused in this turn of the loop
         self._unread = 0.0  # seconds that what is read in this turn of the loop may have waited to be read
+        self._unwritten = 0.0  # seconds from a run's end to its last answer, of late
         # Requests that are still expected, and since when that number stands.
         self._looking: tuple[int, float] | None = None
 
@@ -127,7 +130,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Array]] = loop.create_future()
         if deadline is not None:
-            deadline -= self._unread
+            deadline -= self._unread + self._unwritten
         waiting = self._waiting(request, deadline, future)
         waiting.call = call
         try:
@@ -136,6 +139,7 @@ class Scheduler:
                 if self._idle and not self._queue.holds_back:
                     self._work.notify()
         except Overloaded:
+            self._unwritten *= _FADES  # who lets nobody in learns nothing
             if self._aside_due is None:
                 self._aside_due = waiting.arrived
                 loop.call_soon(self._step_aside)
@@ -154,6 +158,10 @@ class Scheduler:
             if timer is not None:
                 timer.cancel()
             self._check_emptied()
+
+    def written(self, seconds: float) -> None:
+        """Learn how long after its run an answer was there: the loop makes those of a batch one after the other."""
+        self._unwritten = max(seconds, self._unwritten * _FADES)
 
     async def close(self) -> None:
         """Take no further request, and return when those that wait are answered and no run is under way."""

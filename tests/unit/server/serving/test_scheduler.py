@@ -268,6 +268,20 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_the_door(model):
     assert model.batches == []
 
 
+async def test_a_deadline_leaves_time_to_write_the_answer_and_refusals_fade_what_was_learned(model):
+    scheduler = scheduler_of(model.run, plan(), Notes())
+    scheduler.written(60.0)
+    refused = 0
+    while True:
+        try:
+            await scheduler.compute(request(1), time.monotonic() + 10)
+            break
+        except (Overloaded, DeadlineExceeded):
+            refused += 1
+    assert 20 < refused < 60
+    await scheduler.close()
+
+
 async def test_the_queue_has_an_end(model):
     scheduler = Scheduler(model.run, plan(), Notes(), most_waiting=3)
     first = await held(model, scheduler)
