@@ -19,7 +19,7 @@ NEW = OLD[:-500] + weights(500, "new")
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_killed_at_every_step_the_store_is_right_and_recovers(tmp_path):
     async with RegistrySimulator() as simulator:
         old, new = version(simulator, 1, OLD), version(simulator, 2, NEW)

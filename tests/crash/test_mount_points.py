@@ -9,7 +9,7 @@ from tests.crash.child import story_of
 
 
 @pytest.mark.process
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("way", "calls"), [("detached", "syscall"), ("staged", "mount")])
 async def test_killed_at_every_step_nothing_wrong_is_mounted_and_nothing_is_left(
     way: str, calls: str

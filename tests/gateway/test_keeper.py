@@ -160,7 +160,7 @@ async def test_a_gateway_that_dies_while_its_pod_ends_is_not_waited_for(still: S
         keeping.process.terminate()
         gateway.kill()
         assert await asyncio.wait_for(keeping.process.wait(), HOLD_SECONDS / 2) == 0
-        assert await refused(port)
+        await until_refused(port)
 
 
 async def test_only_the_same_user_may_connect_and_it_is_small(still: Site) -> None:
