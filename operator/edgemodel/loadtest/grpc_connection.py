@@ -4,7 +4,8 @@ Promises that whatever the server sends, memory stays what it was (the headers o
 of a message only the first bytes are kept). One call at a time: each client has a connection of its own, as by HTTP.
 
 Why not a library for more than header compression (hpack): the client must cost less than what it measures, on the same two
-cores. h2 alone, without sockets, takes 280 µs for each call, several times what the inference server takes to answer one.
+cores. h2 alone takes more than three times the processor time of all this for each call (``make bench NAME=load_client``),
+more than the inference server takes to answer one (``docs/adr/0022-http2-for-grpc.md``).
 
 Sources: RFC 9113 and 7541; grpc/doc/PROTOCOL-HTTP2.md and statuscodes.md.
 """
