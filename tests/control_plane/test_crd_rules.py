@@ -108,6 +108,7 @@ async def test_windows_steps_gates_and_delivery_by_nodes_are_accepted(
         (download(timeZone="../etc/passwd"), r"window\.download\.timeZone: .*IANA"),
         ({"integrity": {"recheckInterval": "daily"}}, "spec.integrity.recheckInterval: "),
         ({"server": {"threads": 0}}, "spec.server.threads: "),
+        ({"server": {"busyPoll": "0.2ms"}}, "spec.server.busyPoll: "),
         ({"rollout": {"progressDeadline": "10"}}, "spec.rollout.progressDeadline: "),
         ({"rollout": {"steps": [{"weight": 10}]}}, r"spec.rollout.steps: .*strategy Canary only"),
         (canary(50, 10), r"spec.rollout.steps: .*must not go down"),

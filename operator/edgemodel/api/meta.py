@@ -51,13 +51,16 @@ CSI_ATTRIBUTE_MODEL = "model"
 CSI_ATTRIBUTE_DIGEST = "digest"
 """Volume attribute: digest of the artifact's manifest, ``sha256:…``."""
 
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(\d+)(us|ms|s|m|h|d)")
 DURATION_PATTERN = r"^([0-9]+(ms|s|m|h|d))+$"
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS = {"us": 0.000001, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(duration: str) -> float:
-    """Return the seconds in a duration such as ``1h30m``, ``5m``, ``0s``; days (``d``) are of 24 hours."""
+    """Return the seconds in a duration such as ``1h30m``, ``5m``, ``0s``; days (``d``) are of 24 hours.
+
+    Microseconds (``us``) are for the few fields whose pattern allows them.
+    """
     return sum(int(number) * _SECONDS[unit] for number, unit in _DURATION.findall(duration))
 
 

@@ -57,6 +57,9 @@ class ServerSpec(Resource):
     processes: int | None = Field(default=None, ge=0, le=64)
     """Processes of each pod that serve the model, for models so small that reading and writing requests limits them; each
     takes some 40 MB more. 0 for as many as the CPU limit, memory and the model allow; 1 when empty."""
+    busy_poll: str | None = Field(default=None, pattern=r"^([0-9]{1,7}us|[0-9]{1,4}ms|[0-9]s)$", max_length=9)
+    """Longest time that the server stays awake for the next request after an answer, as in 200us, where requests tend to
+    come at once; 0us lets it sleep. The server's own choice, 200us, when empty."""
     batching: BatchingSpec = Field(default_factory=BatchingSpec)
     """How requests share runs of the model."""
     cache: CacheSpec | None = None

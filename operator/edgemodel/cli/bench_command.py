@@ -27,25 +27,36 @@ def add(commands: Commands) -> None:
         run,
         summary="measure a server of the Open Inference Protocol",
         about=f"""
-Any server that speaks version 2 over HTTP: ours, behind a gateway or not, or another. Inputs are made from the model's
-metadata; integers among them are 0 or 1. --concurrency is a closed loop: so many clients, each of which sends when it has
-its answer; it says how much the server can do. --rate is an open loop: requests are due at their times whatever the server
-does, and latency counts from when a request was due, so that a stall is charged for everybody whom it kept waiting.
-Latencies are of answers with status 200 and of timeouts; other statuses and broken connections are counted as errors.
-A bearer token comes from --token-file or {TOKEN_VARIABLE}. Proxies are not used. Errors that some requests met are part of
+Any server that speaks version 2 over HTTP or gRPC: ours, behind a gateway or not, or another. Inputs are made from the
+model's metadata; integers among them are 0 or 1. --concurrency is a closed loop: so many clients, each of which sends when
+it has its answer; it says how much the server can do. --rate is an open loop: requests are due at their times whatever the
+server does, and latency counts from when a request was due, so that a stall is charged for everybody whom it kept waiting.
+Latencies are of good answers (HTTP's status 200, gRPC's OK) and of timeouts; other statuses and broken connections are
+counted as errors. gRPC needs edgemodel[grpc]; its tensors are always binary, and each connection has one call at a time. A
+bearer token comes from --token-file or {TOKEN_VARIABLE}. Proxies are not used. Errors that some requests met are part of
 the result; the exit code is 0 unless not one was answered.""",
         examples="""
 edgemodel bench http://localhost:8080 --model detector
 edgemodel bench http://localhost:8080 --model detector --rate 100,200 --duration 30 --plot latency.png
 edgemodel bench http://localhost:8080 --model minilm --shape input_ids:1,128 --shape attention_mask:1,128 --binary
+edgemodel bench grpc://localhost:8080 --model detector --concurrency 1,16
 edgemodel bench https://models.site.local/vision/detector --model detector --ca-file ca.pem --data request.json""",
     )
-    parser.add_argument("url", metavar="URL", help="http://host:port, with a path if a gateway asks for one")
-    parser.add_argument("--model", required=True, metavar="NAME", help="the model's name in the path")
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        help="http://host:port, with a path if a gateway asks for one, or grpc://host:port; https and grpcs by TLS",
+    )
+    parser.add_argument("--model", required=True, metavar="NAME", help="the model's name")
     parser.add_argument("--model-version", metavar="V", help="a version of it (default: the server's choice)")
     _add_load(parser)
     _add_inputs(parser)
     reach = parser.add_argument_group("connection")
+    reach.add_argument(
+        "--authority",
+        metavar="HOST",
+        help="whom to ask for there; by gRPC a gateway's common entry takes NAME.NAMESPACE (default: the URL's host)",
+    )
     reach.add_argument("--token-file", type=Path, metavar="FILE", help="holds the bearer token to show")
     reach.add_argument(
         "--ca-file", type=Path, metavar="FILE", help="PEM of the authorities to trust, not the system's"
@@ -125,7 +136,9 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--distinct", type=_count, default=16, metavar="N", help="different random requests (default: 16)"
     )
-    group.add_argument("--binary", action="store_true", help="send and ask for binary tensor data, not JSON")
+    group.add_argument(
+        "--binary", action="store_true", help="by HTTP: send and ask for binary tensor data, not JSON"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -137,7 +150,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.plot is not None:
         bench_plot.need_extra(arguments.plot)
-    target = Target.parse(arguments.url, token=_token(arguments.token_file), ca_file=arguments.ca_file)
+    target = Target.parse(
+        arguments.url,
+        token=_token(arguments.token_file),
+        ca_file=arguments.ca_file,
+        authority=arguments.authority,
+    )
     requests = plan.prepared(target, _wanted(arguments), arguments.timeout)
     extent = Extent(arguments.warm_up, arguments.duration, arguments.requests, arguments.timeout)
     outcomes: list[Outcome] = []
@@ -145,16 +163,20 @@ def run(arguments: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             output.note(f"{bench_figures.named(load)}: {extent.warm_up + extent.seconds:g} s …")
         outcomes.append(loop.measured(target, requests, load, extent))
-    size = max(map(len, requests))
     if arguments.output == "json":
-        output.document(bench_figures.document(arguments.model, size, arguments.binary, outcomes))
+        size = max(map(len, requests))
+        output.document(
+            bench_figures.document(
+                arguments.model, size, outcomes, grpc=target.grpc, binary=arguments.binary or target.grpc
+            )
+        )
     else:
         chart = sys.stdout.isatty() if arguments.chart is None else arguments.chart
         bench_figures.show(outcomes, chart=chart)
     if arguments.plot is not None:
         bench_plot.draw(arguments.plot, f"{arguments.model} at {target.authority}", outcomes)
     if not any(outcome.answered for outcome in outcomes):
-        output.note("edgemodel: not one request was answered with 200")
+        output.note("edgemodel: not one request was answered well")
         return exit_codes.TRANSIENT
     return exit_codes.OK
 

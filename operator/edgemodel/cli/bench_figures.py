@@ -20,10 +20,13 @@ def named(load: Closed | Open) -> str:
     return f"concurrency {load.concurrency}"
 
 
-def document(model: str, request_bytes: int, binary: bool, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def document(
+    model: str, request_bytes: int, outcomes: Sequence[Outcome], *, grpc: bool, binary: bool
+) -> dict[str, Any]:
     """Return everything as JSON values; latencies are in milliseconds."""
     return {
         "model": model,
+        "protocol": "grpc" if grpc else "http",
         "tensorData": "binary" if binary else "json",
         "requestBytes": request_bytes,
         "loads": [_one(outcome) for outcome in outcomes],

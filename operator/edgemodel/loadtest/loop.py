@@ -10,9 +10,10 @@ import gc
 import random
 import selectors
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from edgemodel.loadtest.connection import Answer, Connection
+from edgemodel.loadtest.connection import Answer, Connection, Owner
+from edgemodel.loadtest.http_connection import HttpConnection
 from edgemodel.loadtest.result import Closed, Extent, Open, Outcome
 from edgemodel.loadtest.target import Target
 
@@ -111,9 +112,8 @@ class Loop:
         """File an answer, and give its connection the next request."""
         now = time.perf_counter()
         self._out.discard(connection)
-        if answer.status != 200:
-            words = answer.body.decode(errors="replace")
-            self._failed(connection.due, now, f"HTTP {answer.status}", words)
+        if answer.failure:
+            self._failed(connection.due, now, answer.failure, answer.body.decode(errors="replace"))
         else:
             counts = connection.due >= self._counts_from
             if counts:
@@ -233,8 +233,8 @@ def _dues(load: Open) -> Iterator[float]:
         yield at
 
 
-async def connect(target: Target, owner: "Loop | _Once", patience: float, keep: int = 300) -> Connection:
-    """Open a connection.
+async def connect(target: Target, owner: Owner, patience: float, keep: int = 300) -> Connection:
+    """Open a connection of the target's protocol.
 
     Raises:
         OSError: it is refused, or TLS fails.
@@ -242,13 +242,23 @@ async def connect(target: Target, owner: "Loop | _Once", patience: float, keep: 
     """
     async with asyncio.timeout(patience):
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(owner, keep),
+            lambda: _spoken(target)(owner, keep),
             target.host,
             target.port,
             ssl=target.tls,
             server_hostname=target.host if target.tls else None,
         )
+    if connection.over:
+        raise ConnectionResetError("the server closed the connection at once")
     return connection
+
+
+def _spoken(target: Target) -> Callable[[Owner, int], Connection]:
+    if target.grpc:
+        from edgemodel.loadtest.grpc_connection import GrpcConnection
+
+        return GrpcConnection
+    return HttpConnection
 
 
 class _Once:

@@ -1,4 +1,4 @@
-"""What a server says of a model (``GET /v2/models/NAME``), read with suspicion: it may be any server. Pure.
+"""What a server says of a model (``GET /v2/models/NAME``, by gRPC ``ModelMetadata``), read with suspicion. Pure.
 
 Source: the Open Inference Protocol v2, "Model Metadata Response JSON Object".
 """
@@ -38,24 +38,42 @@ class Metadata:
 
 
 def parse(body: bytes) -> Metadata:
-    """Read a model metadata response.
+    """Read a model metadata response in JSON.
 
     Raises:
         Stalled: ``InvalidSpec``; it is none.
     """
     try:
-        document = json.loads(body)
+        return read(json.loads(body))
+    except (ValueError, RecursionError) as error:
+        raise unreadable(error, body) from None
+
+
+def read(document: Any) -> Metadata:
+    """Return what a model metadata response says.
+
+    Args:
+        document: the response as JSON values.
+
+    Raises:
+        ValueError: it is none.
+        Stalled: ``InvalidSpec``; two inputs have one name.
+    """
+    try:
         inputs = tuple(_input(number, one) for number, one in enumerate(document["inputs"]))
         versions = tuple(map(str, document.get("versions") or ()))
         name = str(document["name"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        shown = body[:120].decode(errors="replace")
-        raise Stalled(
-            "InvalidSpec", f"expected a model's metadata with its inputs ({error!r}), found {shown!r}"
-        ) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(repr(error)) from None
     if len({one.name for one in inputs}) != len(inputs):
         raise Stalled("InvalidSpec", "metadata: two inputs have one name")
     return Metadata(name, versions, inputs)
+
+
+def unreadable(error: Exception, body: bytes) -> Stalled:
+    """Return what to say of a response that is no model's metadata."""
+    shown = body[:120].decode(errors="replace")
+    return Stalled("InvalidSpec", f"expected a model's metadata with its inputs ({error!r}), found {shown!r}")
 
 
 def _input(number: int, found: Any) -> Input:

@@ -59,11 +59,11 @@ class Outcome:
 
     Attributes:
         load: what was asked.
-        latency: of answers with status 200, and of requests that were given up at the timeout, each with all that it
-            waited. Answers with another status are no part of it: a refusal is quick, and would flatter.
-        errors: how many by kind: ``HTTP 503``, ``timeout``, ``connection``.
+        latency: of good answers (HTTP's status 200, gRPC's OK), and of requests that were given up at the timeout, each
+            with all that it waited. Other answers are no part of it: a refusal is quick, and would flatter.
+        errors: how many by kind: ``HTTP 503``, ``gRPC UNAVAILABLE``, ``timeout``, ``connection``.
         examples: the words of the first one of each kind.
-        answered: answers with status 200 within the time that is counted.
+        answered: good answers within the time that is counted.
         seconds: that time.
         client_share: of one core, that this client needed; close to 1 it is the client that is measured.
     """
@@ -78,7 +78,7 @@ class Outcome:
 
     @property
     def throughput(self) -> float:
-        """Answers with status 200 a second."""
+        """Good answers a second."""
         return self.answered / self.seconds if self.seconds else 0.0
 
     @property

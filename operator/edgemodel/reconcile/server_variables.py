@@ -14,6 +14,8 @@ def variables(spec: ServerSpec) -> list[Object]:
     ours: dict[str, str] = {}
     if spec.processes is not None:
         ours["EDGEMODEL_PROCESSES"] = str(spec.processes or "auto")
+    if spec.busy_poll is not None:
+        ours["EDGEMODEL_BUSY_POLL"] = _plain(seconds(spec.busy_poll))
     if spec.batching.max_batch_size is not None:
         ours["EDGEMODEL_MAX_BATCH_SIZE"] = str(spec.batching.max_batch_size)
     if spec.batching.max_queue_delay is not None:
@@ -33,5 +35,5 @@ def variables(spec: ServerSpec) -> list[Object]:
 
 
 def _plain(number: float) -> str:
-    """Return seconds without an exponent, in milliseconds at the finest."""
-    return f"{number:.3f}".rstrip("0").rstrip(".")
+    """Return seconds without an exponent, in microseconds at the finest."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")

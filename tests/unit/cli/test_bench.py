@@ -46,9 +46,10 @@ def test_a_chart_is_ascii_where_blocks_cannot_be_drawn(tmp_path):
 
 
 def test_figures_for_programs_have_everything():
-    document = bench_figures.document("m", 635, True, OUTCOMES)
+    document = bench_figures.document("m", 635, OUTCOMES, grpc=False, binary=True)
     closed, opened, nothing = document["loads"]
-    assert (document["tensorData"], document["requestBytes"]) == ("binary", 635)
+    assert (document["protocol"], document["tensorData"]) == ("http", "binary")
+    assert document["requestBytes"] == 635
     assert (closed["loop"], closed["concurrency"], closed["throughput"]) == ("closed", 1, 50.0)
     assert (opened["loop"], opened["rate"], opened["arrivals"]) == ("open", 100.0, "even")
     assert opened["latencyMs"]["p99"] == pytest.approx(4, rel=0.01)
@@ -169,20 +170,63 @@ async def test_a_number_that_is_none_is_refused(run, option, value):
     assert f"argument {option}: expected" in done.err
 
 
+async def test_without_what_grpc_needs_it_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hpack", None)
+    for module in ("by_grpc", "grpc_connection"):
+        monkeypatch.delitem(sys.modules, f"edgemodel.loadtest.{module}", raising=False)
+    done = await run("bench", "grpc://127.0.0.1:1", "--model", "m")
+    assert done.code == exit_codes.STALLED
+    assert "gRPC needs hpack: install edgemodel[grpc]" in done.err
+
+
+def measured_from_outside(url, *words):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "edgemodel", "bench", url, "--model", "m", "--requests", "50"),
+            *("--warm-up", "0.1", "--output", "json", *map(str, words)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == exit_codes.OK, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.process
 @pytest.mark.timeout(60)
-def test_our_server_is_measured_from_outside(tmp_path):
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_our_server_is_measured_from_outside(tmp_path, protocol):
+    plot = tmp_path / "latency.png"
     with running(model=save(mlp(), tmp_path / "m.onnx")) as server:
         server.event("ready")
-        words = f"bench http://127.0.0.1:{server.port} --model m --concurrency 1,4 --rate 50 --requests 50"
-        done = subprocess.run(
-            [sys.executable, "-m", "edgemodel", *words.split(), "--warm-up", "0.1", "--output", "json"],
-            capture_output=True,
-            text=True,
-            timeout=50,
+        document = measured_from_outside(
+            f"{protocol}://127.0.0.1:{server.port}", "--concurrency", "1,4", "--rate", 50, "--plot", plot
         )
-    assert done.returncode == exit_codes.OK, done.stderr
-    for load in json.loads(done.stdout)["loads"]:
+    assert document["protocol"] == protocol
+    assert [load["loop"] for load in document["loads"]] == ["closed", "closed", "open"]
+    for load in document["loads"]:
         assert load["answered"] >= 40
         assert load["errors"] == {}
         assert 0 < load["latencyMs"]["p50"] <= load["latencyMs"]["p99"] <= load["latencyMs"]["max"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.process
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("protocol", "kind"), [("http", "HTTP 400"), ("grpc", "gRPC INVALID_ARGUMENT")])
+def test_what_our_server_refuses_is_counted_by_its_status(tmp_path, protocol, kind):
+    def request(size):
+        return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, size], "data": [0.5] * size}]}
+
+    data = tmp_path / "requests.json"
+    data.write_text(json.dumps([request(64), request(63)]))
+    with running(model=save(mlp(), tmp_path / "m.onnx")) as server:
+        server.event("ready")
+        document = measured_from_outside(
+            f"{protocol}://127.0.0.1:{server.port}", "--data", data, "--concurrency", 1, "--rate", 100
+        )
+    for load in document["loads"]:
+        assert set(load["errors"]) == {kind}
+        assert abs(load["errors"][kind] - 25) <= 1
+        assert "expected 64, found 63" in load["firstErrors"][kind]

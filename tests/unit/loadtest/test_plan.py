@@ -71,13 +71,13 @@ async def test_large_requests_are_few():
 
 async def test_what_the_server_refuses_is_said_in_its_words():
     async with ModelServer(lambda _: answer(b'{"error":"no such token"}', "400 Bad Request")) as server:
-        with pytest.raises(Stalled, match=r"found 400: .*no such token.*--data FILE"):
+        with pytest.raises(Stalled, match=r"found HTTP 400: .*no such token.*--data FILE"):
             await made(server)
 
 
 async def test_a_server_that_is_busy_may_be_asked_later():
     async with ModelServer(lambda _: answer(b"", "503 Service Unavailable")) as server:
-        with pytest.raises(Transient, match="found 503"):
+        with pytest.raises(Transient, match="found HTTP 503"):
             await made(server)
 
 

@@ -10,6 +10,8 @@ from tests.simulators.certificates import loopback_tls
 @pytest.mark.parametrize(
     ("url", "host", "port", "path"),
     [
+        ("grpc://localhost:8080", "localhost", 8080, ""),
+        ("grpc://localhost/", "localhost", 80, ""),
         ("http://localhost", "localhost", 80, ""),
         ("http://localhost:8080/", "localhost", 8080, ""),
         ("http://[::1]:8080", "::1", 8080, ""),
@@ -19,6 +21,7 @@ from tests.simulators.certificates import loopback_tls
 def test_a_url_is_taken_apart(url, host, port, path):
     target = Target.parse(url)
     assert (target.host, target.port, target.path, target.tls) == (host, port, path, None)
+    assert target.grpc == url.startswith("grpc")
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,7 @@ def test_a_url_is_taken_apart(url, host, port, path):
     [
         "localhost:8080",
         "ftp://a",
+        "grpc://a/vision/detector",
         "http://",
         "http://a:99999",
         "http://a:b",
@@ -47,13 +51,21 @@ def test_a_token_is_one_word(token):
         Target.parse("http://a", token=token)
 
 
-def test_https_trusts_the_authorities_of_a_file(tmp_path):
+@pytest.mark.parametrize("authority", ["", "a b", "a\r\nX: y", "\u00e9"])
+def test_an_authority_is_one_word(authority):
+    assert Target.parse("grpc://a:1", authority="m.vision").authority == "m.vision"
+    with pytest.raises(Stalled, match="--authority"):
+        Target.parse("grpc://a", authority=authority)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_tls_trusts_the_authorities_of_a_file(tmp_path, scheme):
     authority = tmp_path / "ca.pem"
     authority.write_text(loopback_tls(tmp_path)[1])
-    target = Target.parse("https://a", ca_file=authority)
+    target = Target.parse(f"{scheme}s://a", ca_file=authority)
     assert (target.port, target.tls is not None) == (443, True)
-    with pytest.raises(Stalled, match="--ca-file is for https"):
-        Target.parse("http://a", ca_file=authority)
+    with pytest.raises(Stalled, match="--ca-file is for https and grpcs"):
+        Target.parse(f"{scheme}://a", ca_file=authority)
     (tmp_path / "none.pem").write_text("none")
     with pytest.raises(Stalled, match=r"none\.pem: expected certificates in PEM"):
         Target.parse("https://a", ca_file=tmp_path / "none.pem")

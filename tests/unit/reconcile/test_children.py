@@ -236,6 +236,11 @@ def test_threads_are_the_servers_to_measure_unless_pinned(
         ),
         ({"processes": 2}, {"EDGEMODEL_PROCESSES": "2"}),
         ({"processes": 0}, {"EDGEMODEL_PROCESSES": "auto"}),
+        ({"busyPoll": "0us"}, {"EDGEMODEL_BUSY_POLL": "0"}),
+        ({"busyPoll": "50us"}, {"EDGEMODEL_BUSY_POLL": "0.00005"}),
+        ({"busyPoll": "9999999us"}, {"EDGEMODEL_BUSY_POLL": "9.999999"}),
+        ({"busyPoll": "1ms"}, {"EDGEMODEL_BUSY_POLL": "0.001"}),
+        ({"busyPoll": "9s"}, {"EDGEMODEL_BUSY_POLL": "9"}),
         ({"memoryMode": "Low"}, {"EDGEMODEL_MEMORY_MODE": "Low"}),
         ({"providers": ["cuda", "CPU"]}, {"EDGEMODEL_PROVIDERS": "cuda,CPU"}),
         (
