@@ -29,7 +29,7 @@ _CODES = {
     "FP32": "f",
     "FP64": "d",
 }
-"""Of ``struct``, in which the binary extension's tensors are read; BF16 is in no machine's memory as such."""
+"""Of ``struct``, in which the binary extension's tensors are read, but for BF16: it is the upper half of an FP32."""
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
 _HEX = re.compile(rb"[0-9a-fA-F]{1,8}")
 
@@ -181,6 +181,8 @@ def _from_json(data: Any, datatype: str, size: int) -> tuple[Value, ...]:
 def _from_bytes(data: bytes, datatype: str, size: int) -> tuple[Value, ...]:
     if datatype == "BYTES":
         return _strings(data, size)
+    if datatype == "BF16":
+        data, datatype = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data), 2)), "FP32"
     code = _CODES.get(datatype)
     if code is None:
         raise Unreadable("a datatype that is not known")

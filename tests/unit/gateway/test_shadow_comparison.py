@@ -90,6 +90,8 @@ def test_binary_tensors_are_compared_with_those_in_json() -> None:
     found = binary(head, struct.pack("<2f", 0.25, 0.75))
     assert read_outputs(found)["y"].data == (0.25, 0.75)
     assert compare(answer(tensor([0.25, 0.75])), found) == "agree"
+    halves = {"name": "y", "datatype": "BF16", "shape": [2], "parameters": {"binary_data_size": 4}}
+    assert read_outputs(binary(halves, b"\x80\x3e\xc0\xbf"))["y"].data == (0.25, -1.5)
     strings = {"name": "y", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 13}}
     assert read_outputs(binary(strings, b"\x03\0\0\0cat\x02\0\0\0no"))["y"].data == (b"cat", b"no")
 
@@ -102,6 +104,8 @@ def test_binary_tensors_are_compared_with_those_in_json() -> None:
         (True, b"12345678", "FP32"),
         (7, b"12345678", "FP32"),
         (8, b"12345678", "BF16"),
+        (3, b"123", "BF16"),
+        (8, b"12345678", "FP8"),
         (8, b"\xff\xff\xff\xff1234", "BYTES"),
         (8, b"\x01\0\0\0a123", "BYTES"),
     ],
