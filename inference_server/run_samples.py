@@ -16,6 +16,7 @@ import numpy as np
 from inference_server.engine.model import Model
 from inference_server.errors import FatalError, InvalidRequest, ServerError
 from inference_server.files.model_directory import find_model
+from inference_server.tensors import Array, TensorSpec, bf16_exactly, numbers
 
 FAILED = 1
 
@@ -52,13 +53,20 @@ def _run(model: Model, sample: Path, target: Path) -> None:
         raise InvalidRequest(
             f"{sample}: expected an array for each of {', '.join(sorted(expected))}; found {', '.join(sorted(inputs))}"
         )
-    texts = {spec.name for spec in model.metadata.inputs if spec.datatype == "BYTES"}
-    fed = {name: inputs[name].astype(object) if name in texts else inputs[name] for name in expected}
-    names = [spec.name for spec in model.metadata.outputs]
-    answers = model.run(names, fed)
-    plain = [np.asarray(answer).astype(str) if answer.dtype == object else answer for answer in answers]
-    arrays: dict[str, Any] = dict(zip(names, plain, strict=True))
+    fed = {spec.name: _fed(inputs[spec.name], spec, sample) for spec in model.metadata.inputs}
+    outputs = model.metadata.outputs
+    answers = model.run([spec.name for spec in outputs], fed)
+    arrays: dict[str, Any] = {
+        spec.name: answer.astype(str) if spec.datatype == "BYTES" else numbers(answer, spec.datatype)
+        for spec, answer in zip(outputs, answers, strict=True)
+    }
     np.savez(target, **arrays)
+
+
+def _fed(array: Array, spec: TensorSpec, sample: Path) -> Array:
+    if spec.datatype == "BF16":
+        return bf16_exactly(array, f"{sample}: input {spec.name!r}")
+    return array.astype(object) if spec.datatype == "BYTES" else array
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from inference_server.errors import InvalidRequest
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# OIP datatype → numpy dtype. BYTES has no numpy type of its own: an object array of str.
+# OIP datatype → numpy dtype. Two have no numpy type of their own: BYTES is an object array of str, BF16 its bits.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -33,9 +33,10 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "FP16": np.dtype(np.float16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
+    "BF16": np.dtype(np.uint16),
     "BYTES": np.dtype(np.object_),
 }
-DATATYPES = {numpy_type: datatype for datatype, numpy_type in NUMPY_TYPES.items()}
+DATATYPES = {numpy_type: datatype for datatype, numpy_type in NUMPY_TYPES.items() if datatype != "BF16"}
 
 # numpy's own limit is 64; no model comes near either.
 MAX_RANK = 32
@@ -185,6 +186,8 @@ def decode_data(data: object, shape: tuple[int, ...], datatype: str, where: str)
             pass  # beyond the range: what follows names it
         else:
             return np.ndarray(shape, numpy_type, packed)
+    if datatype == "BF16":
+        raise InvalidRequest(f"{where}.data: BF16 has no form in JSON; send the tensor as binary data")
     values, types = _flatten(data, shape, where)
     if len(values) != expected:
         raise InvalidRequest(
@@ -212,6 +215,33 @@ def encode_data(array: Array) -> Array | list[Any]:
             value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in flat
         ]
     return flat
+
+
+def bf16(floats: Array) -> Array:
+    """Return FP32 numbers as BF16, the upper half of their bits; what the lower half says is cut off."""
+    return (floats.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def numbers(array: Array, datatype: str) -> Array:
+    """Return an array with which numpy computes: BF16 as FP32, others as they are."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if datatype == "BF16" else array
+
+
+def bf16_exactly(array: Array, where: str) -> Array:
+    """Return the BF16 that a file holds as FP32, as `numbers` gives it.
+
+    Raises:
+        InvalidRequest: Of another type, or a number that BF16 does not have.
+    """
+    if array.dtype != np.float32:
+        raise InvalidRequest(
+            f"{where}: expected FP32 for BF16, found {DATATYPES.get(array.dtype, array.dtype)}"
+        )
+    if (array.view(np.uint32) & 0xFFFF).any():
+        raise InvalidRequest(
+            f"{where}: expected numbers that BF16 has, found some with more digits; round them first"
+        )
+    return bf16(array)
 
 
 def _flatten(data: list[Any], shape: tuple[int, ...], where: str) -> tuple[Sequence[Any], set[type]]:

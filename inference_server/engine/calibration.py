@@ -23,11 +23,11 @@ from inference_server.engine.example_inputs import example, shape_of
 from inference_server.engine.plan import Plan
 from inference_server.errors import RequestError
 from inference_server.messages import ModelMetadata
-from inference_server.tensors import DYNAMIC, Array
+from inference_server.tensors import DYNAMIC, Array, TensorSpec, numbers
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = {"f8": 1e-4, "f4": 1e-4, "f2": 1e-2}
+TOLERANCE = {"FP64": 1e-4, "FP32": 1e-4, "FP16": 1e-2, "BF16": 1e-2}
 """Largest difference between a row computed alone and with others, as a share of the output's largest magnitude."""
 BUDGET = 0.4
 """Seconds that measuring may take."""
@@ -177,7 +177,7 @@ def probe_rows(model: Calibrated, size: int) -> int:
         for row in range(3):
             alone = model.run(outputs, {name: array[row : row + 1] for name, array in together.items()})
             if not all(
-                map(_same_rows, alone, [array[row : row + 1] for array in whole], [3] * len(whole), whole)
+                map(_same_rows, specs.outputs, alone, [array[row : row + 1] for array in whole], whole)
             ):
                 return 0
     except RequestError:
@@ -186,13 +186,14 @@ def probe_rows(model: Calibrated, size: int) -> int:
     return max(1, row_bytes)
 
 
-def _same_rows(alone: Array, row: Array, rows: int, whole: Array) -> bool:
-    if alone.shape != row.shape or whole.shape[0] != rows:
+def _same_rows(spec: TensorSpec, alone: Array, row: Array, whole: Array) -> bool:
+    if alone.shape != row.shape or whole.shape[0] != 3:
         return False
-    if alone.dtype.kind != "f":
+    tolerance = TOLERANCE.get(spec.datatype)
+    if tolerance is None:
         return bool(np.array_equal(alone, row))
-    largest = float(np.nanmax(np.abs(whole), initial=0.0))
-    allowed = TOLERANCE[alone.dtype.str[1:]] * largest
+    alone, row, whole = (numbers(array, spec.datatype) for array in (alone, row, whole))
+    allowed = tolerance * float(np.nanmax(np.abs(whole), initial=0.0))
     return bool(np.allclose(alone, row, rtol=0, atol=allowed, equal_nan=True))
 
 

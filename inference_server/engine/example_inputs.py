@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from inference_server.tensors import DYNAMIC, NUMPY_TYPES, Array, TensorSpec
+from inference_server.tensors import DYNAMIC, NUMPY_TYPES, Array, TensorSpec, bf16
 
 # What open axes usually are: tokens of a short text, or the sides of an image; then anything.
 _OPEN_SIZES = (16, 1, 64, 224)
@@ -59,11 +59,11 @@ def _values(datatype: str, shape: tuple[int, ...], seed: int) -> Array:
     if not seed:
         return np.zeros(shape, numpy_type)
     values = _noise(math.prod(shape), seed).reshape(shape)
-    if numpy_type.kind != "f":
+    if numpy_type.kind != "f" and datatype != "BF16":
         return (values > 0).astype(numpy_type)
     if shape:
         values *= (2.0 ** (np.arange(shape[0], dtype=np.float32) % 3)).reshape(-1, *[1] * (len(shape) - 1))
-    return values.astype(numpy_type)
+    return bf16(values) if datatype == "BF16" else values.astype(numpy_type)
 
 
 def _noise(count: int, seed: int) -> Array:

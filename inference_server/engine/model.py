@@ -17,7 +17,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from inference_server.engine.example_inputs import example, open_sizes
 from inference_server.engine.onnx_errors import is_about_memory, out_of_memory, plain
-from inference_server.engine.session import open_session
+from inference_server.engine.session import open_session, runner
 from inference_server.errors import ExecutionFailed, InvalidRequest, ModelLoadFailed, NotReady, RequestError
 from inference_server.files.model_directory import ModelFiles
 from inference_server.files.onnx_file import check_external_data, has_loops
@@ -41,6 +41,7 @@ _ORT_TYPES = {
     "float16": "FP16",
     "float": "FP32",
     "double": "FP64",
+    "bfloat16": "BF16",
     "string": "BYTES",
 }
 
@@ -141,8 +142,7 @@ class Model:
 
     def _open(self, threads: int) -> None:
         self._session = open_session(self._files, threads, self._providers, self._low_memory)
-        # The inner session's `run` is what the public one calls after checking every argument again: 9 µs instead of 17.
-        self._run = getattr(self._session, "_sess", self._session).run
+        self._run = runner(self._session)
         # With none, each run would make its own.
         self._run_options = ort.RunOptions()
         self.threads = threads

@@ -19,6 +19,7 @@ _OPERATOR = re.compile(
     r"No Op registered for (?P<op>\S+) with domain_version of"
     r"|(?P<fatal>\S+?)\(-?\d+\) is not a registered function/op"
 )
+_KERNEL = re.compile(r"Could not find an implementation for (?P<op>\S+)\((?P<opset>\d+)\)")
 _MEMORY = re.compile(r"bad_alloc|Failed to allocate memory|out of memory", re.I)
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : |^Load model from .*? failed:|/onnxruntime_src/\S+:\d+ |\n"
@@ -50,6 +51,11 @@ def load_error(name: str, version: str, size: int, limit: int | None, error: Exc
         return UnsupportedOpset(
             f"{name}: needs the operator {match['op'] or match['fatal']}, which {runtime} does not have: "
             "export the model with standard operators, or use a newer server"
+        )
+    if match := _KERNEL.search(text):
+        return UnsupportedOpset(
+            f"{name}: needs the operator {match['op']} of opset {match['opset']} for a type that {runtime} does not compute "
+            "it for here: export the model in FP32, or with casts around what computes"
         )
     if is_about_memory(error):
         return out_of_memory(name, size, limit)

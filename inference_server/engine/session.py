@@ -5,20 +5,25 @@ log, and the CPU is what remains. `low_memory` keeps weights in the mapped file:
 runs have used (docs/reference/inference-server.md states the price).
 """
 
+import ctypes
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnxruntime as ort
 
 from inference_server.engine.onnx_errors import load_error, plain
-from inference_server.errors import LoadError
+from inference_server.errors import LoadError, ModelLoadFailed
 from inference_server.files.model_directory import ModelFiles
 from inference_server.host.cgroup import memory_limit
+from inference_server.tensors import NUMPY_TYPES, Array
 
 logger = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
 _SUFFIX = "ExecutionProvider"
+_BF16, _ONNX_BF16 = "tensor(bfloat16)", 16
 
 
 def choose_providers(wanted: Sequence[str], available: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -78,6 +83,53 @@ def open_session(
                 "execution providers do not work here", extra={"fields": {"unused": unused, "used": used}}
             )
         return session
+
+
+def runner(session: ort.InferenceSession) -> Callable[..., list[Array]]:
+    """Return what computes, of `(outputs, inputs, run_options)`, the named outputs.
+
+    Raises:
+        ModelLoadFailed: The model takes BF16 and strings together.
+    """
+    # The inner session's methods are what the public one's call after checking every argument again: 9 µs instead of 17.
+    inner = getattr(session, "_sess", session)
+    types = {node.name: node.type for node in session.get_inputs()}
+    if _BF16 not in {*types.values(), *(node.type for node in session.get_outputs())}:
+        plain: Callable[..., list[Array]] = inner.run
+        return plain
+    if texts := [name for name, kind in types.items() if kind == "tensor(string)"]:
+        raise ModelLoadFailed(
+            f"input {texts[0]!r}: ONNX Runtime's Python has no strings in models with BF16; "
+            "export the model with FP32 at its border"
+        )
+
+    def run(
+        outputs: Sequence[str], inputs: Mapping[str, Array], options: ort.RunOptions | None
+    ) -> list[Array]:
+        values = {name: _value(array, types[name]) for name, array in inputs.items()}
+        feeds = {name: value._ortvalue for name, value in values.items()}  # noqa: SLF001 — as with `_sess`
+        found = inner.run_with_ort_values(feeds, outputs, options)
+        # By index: the end of its iterator is an exception of C++, 45 µs.
+        return [_array(found[index]) for index in range(len(outputs))]
+
+    return run
+
+
+def _value(array: Array, kind: str) -> ort.OrtValue:
+    if kind != _BF16:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    # In row order: of the array it takes the address and the shape alone.
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.asarray(array, order="C"), _ONNX_BF16)
+
+
+def _array(value: ort.OrtValue) -> Array:
+    # Copied: what a model hands through lies in its input, and does not keep it.
+    if value.data_type() != _BF16:
+        array: Array = value.numpy().copy()
+        return array
+    shape, numpy_type = value.shape(), NUMPY_TYPES["BF16"]
+    raw = ctypes.string_at(value.data_ptr(), math.prod(shape) * numpy_type.itemsize)
+    return np.frombuffer(raw, numpy_type).reshape(shape)
 
 
 def _open(files: ModelFiles, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:

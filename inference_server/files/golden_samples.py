@@ -58,6 +58,7 @@ _BY_TYPE = {
     "FP16": Tolerance(1e-2, 1e-2),
     "FP32": Tolerance(1e-4, 1e-3),
     "FP64": Tolerance(1e-4, 1e-3),
+    "BF16": Tolerance(2e-2, 2e-2),
 }
 """What one model differs by between processors and releases of ONNX Runtime, with room to spare."""
 

@@ -144,16 +144,20 @@ def _request(model: ModelMetadata) -> Schema:
 
 
 def _input(spec: TensorSpec) -> Schema:
-    value = _value(spec.datatype)
     sizes = [{"type": "integer", "minimum": 0} if size == DYNAMIC else {"const": size} for size in spec.shape]
-    flat: Schema = {"type": "array", "items": value}
-    if DYNAMIC not in spec.shape:
-        flat["minItems"] = flat["maxItems"] = math.prod(spec.shape)
     shape: Schema = {"type": "array", "minItems": len(sizes), "maxItems": len(sizes)}
     if sizes:
         # Draft 2020-12 has a schema for each place.
         shape |= {"prefixItems": sizes} if any(size != sizes[0] for size in sizes) else {"items": sizes[0]}
     schema = _object(name={"const": spec.name}, datatype={"const": spec.datatype}, shape=shape)
+    if spec.datatype == "BF16":
+        schema["required"].append("parameters")
+        schema["properties"]["parameters"] = _object(binary_data_size={"type": "integer", "minimum": 0})
+        return schema
+    value = _value(spec.datatype)
+    flat: Schema = {"type": "array", "items": value}
+    if DYNAMIC not in spec.shape:
+        flat["minItems"] = flat["maxItems"] = math.prod(spec.shape)
     schema["required"].append("data")
     schema["properties"]["data"] = flat if len(spec.shape) < 2 else {"anyOf": [flat, _nested(spec, value)]}
     schema["properties"]["parameters"] = _parameters()

@@ -3,7 +3,7 @@
 Pure. Promises that any bytes either become a request the model accepts by name, shape and datatype, or raise
 `InvalidRequest` naming the field, with the checks and words of `json`. Tensors travel raw (`raw_input_contents`) or
 typed (`contents`), never both in one request; the answer is typed when the request was, raw otherwise, and always raw
-when an output is FP16, which has no typed form. Large raw tensors are not copied out of the message.
+when an output is FP16 or BF16, which have no typed form. Large raw tensors are not copied out of the message.
 Source: grpc_predict_v2.proto of the protocol, and Triton's for parameters.
 """
 

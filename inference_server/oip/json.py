@@ -99,6 +99,12 @@ def decode_request(
         timeout = timeout_seconds(parameters, "parameters")
         all_binary = flag(parameters, "binary_data_output", "parameters") or False
     names, wanted = _outputs(document.get("outputs"), model, all_binary)
+    for spec in model.outputs:
+        if spec.datatype == "BF16" and spec.name in names and spec.name not in wanted:
+            raise InvalidRequest(
+                f"outputs: {spec.name!r} is BF16, which has no form in JSON; ask for it as binary data, by "
+                "parameters.binary_data_output or its parameters.binary_data"
+            )
     request = InferenceRequest(inputs, names, request_id, timeout)
     if layouts is not None and binary:
         layouts.keep(bytes(text), binary, model, request, wanted)

@@ -26,7 +26,15 @@ from inference_server.messages import (
 )
 from inference_server.serving.dataplane import DataPlane
 from inference_server.serving.model_slot import ServedModel
-from inference_server.tensors import DATATYPES, NUMPY_TYPES, Array, TensorSpec, check_shape
+from inference_server.tensors import (
+    DATATYPES,
+    NUMPY_TYPES,
+    Array,
+    TensorSpec,
+    bf16_exactly,
+    check_shape,
+    numbers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +124,8 @@ async def _sample(plane: DataPlane, model: ServedModel, archive: Archive, name: 
     except (RequestError, SamplesUnreadable) as error:
         return [_failure(name, "", f"sample {name!r}: {error}")]
     found = dict(zip(request.outputs, answers, strict=True))
-    return await asyncio.to_thread(differences, name, expected, found, archive.tolerances)
+    datatypes = {spec.name: spec.datatype for spec in model.metadata.outputs}
+    return await asyncio.to_thread(differences, name, expected, found, archive.tolerances, datatypes)
 
 
 def _request(
@@ -143,6 +152,8 @@ def _request(
 
 
 def _checked(array: Array, spec: TensorSpec) -> Array:
+    if spec.datatype == "BF16":
+        array = bf16_exactly(array, f"input {spec.name!r}")
     if array.dtype != NUMPY_TYPES[spec.datatype]:
         raise InvalidRequest(f"input {spec.name!r}: expected {spec.datatype}, found {_datatype(array)}")
     check_shape(list(array.shape), spec, f"input {spec.name!r}")
@@ -150,13 +161,18 @@ def _checked(array: Array, spec: TensorSpec) -> Array:
 
 
 def differences(
-    sample: str, expected: Mapping[str, Array], found: Mapping[str, Array], tolerances: Tolerances
+    sample: str,
+    expected: Mapping[str, Array],
+    found: Mapping[str, Array],
+    tolerances: Tolerances,
+    datatypes: Mapping[str, str],
 ) -> list[GoldenFailure]:
     """Return what is wrong with the answers to one sample, at most one failure an output."""
     failures = []
     for output, wanted in expected.items():
-        tolerance = tolerances.of(output, _datatype(wanted))
-        if (message := difference(wanted, found[output], tolerance)) is not None:
+        datatype = datatypes[output]
+        answer, tolerance = numbers(found[output], datatype), tolerances.of(output, datatype)
+        if (message := difference(wanted, answer, tolerance)) is not None:
             failures.append(
                 _failure(sample, output, f"sample {sample!r}, output {output[:_SHOWN]!r}: {message}")
             )

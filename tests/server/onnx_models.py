@@ -22,6 +22,7 @@ ONNX_TYPES = {
     "FP16": TensorProto.FLOAT16,
     "FP32": TensorProto.FLOAT,
     "FP64": TensorProto.DOUBLE,
+    "BF16": TensorProto.BFLOAT16,
     "BYTES": TensorProto.STRING,
 }
 
@@ -55,6 +56,23 @@ def mlp(seed=0):
         helper.make_node("MatMul", ["active", "w2"], ["y"]),
     ]
     return build(nodes, [tensor("x", shape=("batch", 64))], [tensor("y", shape=("batch", 10))], weights)
+
+
+def bf16_linear(border="BF16"):
+    """y = x · w + b, rounded to BF16; FP32 at its border it has the same numbers."""
+    random = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(random.standard_normal(shape, np.float32), name)
+        for name, shape in (("w", (8, 3)), ("b", (3,)))
+    ]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["wide", "w"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["rounded"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["rounded"], ["y"], to=ONNX_TYPES[border]),
+    ]
+    return build(nodes, [tensor("x", border, ("batch", 8))], [tensor("y", border, ("batch", 3))], weights)
 
 
 def sum_and_difference():

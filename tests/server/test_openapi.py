@@ -37,6 +37,16 @@ def test_the_document_is_valid_whatever_the_model(datatype, shapes):
     assert "/v2/models/a%2Fb%20%7B%C3%BC%7D/versions/1.0%2Bx/infer" in made["paths"]
 
 
+def test_bf16_is_asked_for_as_binary_data():
+    model = ModelMetadata("m", "1", specs((-1, 2), datatype="BF16"), specs((-1,)))
+    infer = document([model], "1")["paths"]["/v2/models/m/infer"]["post"]
+    body = infer["requestBody"]["content"]["application/json"]["schema"]
+    entry = body["properties"]["inputs"]["items"]
+    assert entry["required"] == ["name", "datatype", "shape", "parameters"]
+    assert "data" not in entry["properties"]
+    assert entry["properties"]["parameters"]["required"] == ["binary_data_size"]
+
+
 def test_a_server_without_a_model_has_a_document_too():
     validate(document([], "1"), cls=OpenAPIV31SpecValidator)
 

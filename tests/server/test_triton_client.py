@@ -54,10 +54,13 @@ def pair(binary=True, a=((1, 2), (3, 4)), b=((1, 1), (1, 1))):
 SUM, DIFFERENCE = [[2, 3], [4, 5]], [[0, 1], [2, 3]]
 
 
+DATATYPES = [one for one in ONNX_TYPES if one != "BF16"]  # test_bf16
+
+
 def every_datatype():
     """y = x for each datatype: inputs x_BOOL and so on."""
-    nodes = [helper.make_node("Identity", [f"x_{one}"], [f"y_{one}"]) for one in ONNX_TYPES]
-    given, found = ([tensor(f"{side}_{one}", one, ("batch", "n")) for one in ONNX_TYPES] for side in "xy")
+    nodes = [helper.make_node("Identity", [f"x_{one}"], [f"y_{one}"]) for one in DATATYPES]
+    given, found = ([tensor(f"{side}_{one}", one, ("batch", "n")) for one in DATATYPES] for side in "xy")
     return build(nodes, given, found)
 
 
@@ -72,7 +75,7 @@ def every(tmp_path_factory):
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_every_datatype_comes_back_as_it_went(every, binary):
-    sent = {datatype: values(datatype) for datatype in ONNX_TYPES}
+    sent = {datatype: values(datatype) for datatype in DATATYPES}
     if not binary:  # JSON has no infinity
         sent |= {name: array[:, :2] for name, array in sent.items() if name.startswith("FP")}
     inputs, outputs = [], []

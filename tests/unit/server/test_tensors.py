@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from inference_server.errors import InvalidRequest
-from inference_server.tensors import NUMPY_TYPES, TensorSpec, check_shape, decode_data, encode_data
+from inference_server.tensors import (
+    NUMPY_TYPES,
+    TensorSpec,
+    bf16_exactly,
+    check_shape,
+    decode_data,
+    encode_data,
+    numbers,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +47,38 @@ def test_every_datatype_holds_its_extremes(datatype, values):
 
 def test_all_datatypes_of_the_protocol_are_there():
     assert set(NUMPY_TYPES) == {
-        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+        "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+        "FP16", "FP32", "FP64", "BF16", "BYTES",
     }  # fmt: skip
+
+
+def test_bf16_is_the_upper_half_of_fp32():
+    floats = np.array([[1.5, -0.0, 2.0**127], [np.inf, -np.inf, 2.0**-133]], np.float32)
+    bits = bf16_exactly(floats, "x")
+    assert bits.tolist() == [[0x3FC0, 0x8000, 0x7F00], [0x7F80, 0xFF80, 1]]
+    assert numbers(bits, "BF16").tobytes() == floats.tobytes()
+    assert numbers(bits, "UINT16") is bits
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([1.5, 0.1], np.float32), "x: expected numbers that BF16 has"),
+        (np.array([1.5]), "x: expected FP32 for BF16, found FP64"),
+        (np.array([1], np.uint16), "x: expected FP32 for BF16, found UINT16"),
+    ],
+)
+def test_what_is_no_bf16_in_a_file_is_refused(array, message):
+    with pytest.raises(InvalidRequest, match=message):
+        bf16_exactly(array, "x")
+
+
+@pytest.mark.parametrize("data", [[1.5, 2], [[1.5], [2]], []])
+def test_bf16_is_refused_in_json(data):
+    with pytest.raises(
+        InvalidRequest, match=r"^inputs\[0\]\.data: BF16 has no form in JSON; send the tensor as binary"
+    ):
+        decode_data(data, (2,), "BF16", "inputs[0]")
 
 
 @pytest.mark.parametrize(

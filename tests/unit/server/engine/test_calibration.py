@@ -5,12 +5,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 from inference_server.engine.calibration import BUDGET, Pinned, calibrate, probe_rows, uncalibrated
+from inference_server.engine.example_inputs import example
 from inference_server.engine.model import Model
 from inference_server.errors import ExecutionFailed
 from inference_server.files.model_directory import find_model
 from inference_server.messages import ModelMetadata
-from inference_server.tensors import TensorSpec
-from tests.server.onnx_models import build, identity, loop, mlp, save, sum_and_difference, tensor
+from inference_server.tensors import TensorSpec, numbers
+from tests.server.onnx_models import bf16_linear, build, identity, loop, mlp, save, sum_and_difference, tensor
 
 
 class Simulated:
@@ -20,9 +21,9 @@ class Simulated:
         seconds: Time of a run by its rows and threads.
     """
 
-    def __init__(self, seconds, *, shape=(-1, 4), load_seconds=0.01):
+    def __init__(self, seconds, *, shape=(-1, 4), load_seconds=0.01, datatype="FP32"):
         self.metadata = ModelMetadata(
-            "m", "1", (TensorSpec("x", "FP32", shape),), (TensorSpec("y", "FP32", shape),)
+            "m", "1", (TensorSpec("x", datatype, shape),), (TensorSpec("y", datatype, shape),)
         )
         self.seconds, self.load_seconds = seconds, load_seconds
         self.threads, self.now, self.opened = 1, 0.0, []
@@ -194,12 +195,25 @@ def data_dependent():
     return build(nodes, [tensor("x")], [tensor("y", "INT64", ("n", "m"))])
 
 
-@pytest.mark.parametrize("datatype", ["FP32", "FP16", "FP64", "INT64", "BOOL", "BYTES"])
+@pytest.mark.parametrize("datatype", ["FP32", "FP16", "FP64", "BF16", "INT64", "BOOL", "BYTES"])
 def test_rows_are_told_whatever_the_datatype(tmp_path, datatype):
     assert probe_rows(real(tmp_path, identity(datatype)), 1) > 0
 
 
-@pytest.mark.parametrize("model", [mlp, sum_and_difference])
+@pytest.mark.parametrize(("off", "same"), [(0, True), (1, True), (4, False), (0x8000, False)])
+def test_bf16_is_compared_as_the_numbers_it_is(off, same):
+    class Rounds(Simulated):
+        """y = x, by some bits another of a row alone."""
+
+        def run(self, outputs, inputs):
+            (y,) = super().run(outputs, inputs)
+            return [y + np.uint16(off) if len(y) == 1 else y]
+
+    model = Rounds(tiny, datatype="BF16")
+    assert (probe_rows(model, 1) > 0) == same
+
+
+@pytest.mark.parametrize("model", [mlp, sum_and_difference, bf16_linear])
 def test_a_batch_axis_is_found(tmp_path, model):
     assert probe_rows(real(tmp_path, model()), 1) > 0
 
@@ -224,6 +238,13 @@ def test_the_perceptron_is_inline_and_gets_the_rows_it_can_have(tmp_path):
     model = real(tmp_path, mlp())
     plan = calibrate(model, Pinned(), 2)
     assert (plan.inline, plan.batchable, plan.row_bytes) == (True, True, 4 * (64 + 10))
+
+
+@pytest.mark.parametrize("seed", [0, 20])
+def test_made_up_bf16_is_finite_and_of_all_magnitudes(seed):
+    values = numbers(example((TensorSpec("x", "BF16", (-1, 50)),), 3, 1, seed)["x"], "BF16")
+    assert np.isfinite(values).all()
+    assert (np.abs(values).max(axis=1) > [0.5, 1, 2]).all() == bool(seed)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17, 64])

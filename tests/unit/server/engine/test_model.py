@@ -11,9 +11,10 @@ from inference_server.engine.session import CPU, choose_providers
 from inference_server.errors import InvalidRequest, ModelLoadFailed, OutOfMemory, UnsupportedOpset
 from inference_server.files.model_directory import find_model
 from inference_server.host.resident import resident_bytes
-from inference_server.tensors import TensorSpec
+from inference_server.tensors import NUMPY_TYPES, TensorSpec
 from tests.server.onnx_models import (
     ONNX_TYPES,
+    bf16_linear,
     build,
     identity,
     mlp,
@@ -49,11 +50,42 @@ def test_a_model_computes_what_numpy_does(tmp_path):
 def test_every_datatype_passes_through(tmp_path, datatype):
     model = load(identity(datatype, (None,)), tmp_path)
     assert model.metadata.inputs == (TensorSpec("x", datatype, (-1,)),)
-    from inference_server.tensors import decode_data
-
     values = {"BOOL": [True, False], "BYTES": ["ü", ""]}.get(datatype, [1, 0])
-    (y,) = model.run(["y"], {"x": decode_data(values, (2,), datatype, "x")})
+    (y,) = model.run(["y"], {"x": np.array(values, NUMPY_TYPES[datatype])})
     assert y.tolist() == values
+
+
+def test_bf16_may_have_any_bits_layout_and_size(tmp_path):
+    model = load(identity("BF16", ("n", "m")), tmp_path)
+    bits = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)  # every NaN among them
+    for x in (bits, bits.T, bits[::2, 1::3], bits[:0], bits[:, :0]):
+        (y,) = model.run(["y"], {"x": x})
+        assert y.dtype == np.uint16
+        np.testing.assert_array_equal(y, x)
+    with pytest.raises(InvalidRequest, match="the model refuses them"):
+        model.run(["y"], {"x": bits[0]})
+
+
+def test_bf16_beside_other_types_and_what_a_model_hands_through(tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["f"], [name], to=ONNX_TYPES[to])
+        for name, to in (("h", "BF16"), ("t", "BYTES"))
+    ]
+    given = [tensor("f", shape=("n",)), tensor("b", "BF16", ("n",))]
+    found = [tensor("h", "BF16", ("n",)), tensor("t", "BYTES", ("n",)), *given]
+    model = load(build(nodes, given, found), tmp_path)
+    f, b = np.array([1.5, -2], np.float32), np.array([7, 8], np.uint16)
+    answers = model.run(["t", "b", "h", "f"], {"f": f, "b": b})
+    f[:], b[:] = 0, 0  # the request is gone before its answer
+    assert [answer.tolist() for answer in answers] == [["1.5", "-2"], [7, 8], [0x3FC0, 0xC000], [1.5, -2]]
+
+
+def test_bf16_goes_on_with_other_threads_and_after_memory_was_given_back(tmp_path):
+    model, x = load(bf16_linear(), tmp_path), np.full((2, 8), 0x3F80, np.uint16)
+    before = model.run(["y"], {"x": x})[0]
+    model.reopen(2)
+    model.trim()
+    np.testing.assert_array_equal(model.run(["y"], {"x": x})[0], before)
 
 
 def test_weights_in_their_own_file_are_loaded(tmp_path):
@@ -96,6 +128,20 @@ def test_outputs_come_in_the_order_asked_for(tmp_path):
             ),
             UnsupportedOpset,
             r"needs the operator a.b:F, which",
+        ),
+        (
+            build([helper.make_node("Add", ["x", "x"], ["y"])], [tensor("x", "BF16")], [tensor("y", "BF16")]),
+            UnsupportedOpset,
+            r"needs the operator Add of opset 14 for a type that onnxruntime \S+ does not compute it for here",
+        ),
+        (
+            build(
+                [helper.make_node("Identity", [one], [f"y_{one}"]) for one in ("h", "t")],
+                [tensor("h", "BF16"), tensor("t", "BYTES")],
+                [tensor("y_h", "BF16"), tensor("y_t", "BYTES")],
+            ),
+            ModelLoadFailed,
+            "input 't': ONNX Runtime's Python has no strings in models with BF16",
         ),
         (
             build([helper.make_node("Add", ["x", "absent"], ["y"])], [tensor("x")], [tensor("y")]),

@@ -63,6 +63,7 @@ def test_tolerances_of_an_output_come_before_the_default_and_that_before_the_dat
     plain = archive(tar(entries({"s": ({"x": X}, {"y": X})}))).tolerances
     assert plain.of("y", "INT64") == Tolerance(0, 0)
     assert plain.of("y", "FP16") == Tolerance(1e-2, 1e-2)
+    assert plain.of("y", "BF16") == Tolerance(2e-2, 2e-2)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,44 @@ def test_a_bad_body_is_refused_by_its_field(raw, message):
     assert message in str(refusal.value)
 
 
+HALF = ModelMetadata("m", "1", (A,), (TensorSpec("f", "FP32", ()), TensorSpec("h", "BF16", ())))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"outputs": [{"name": "f"}, {"name": "h"}]},
+        {
+            "outputs": [{"name": "h", "parameters": {"binary_data": False}}],
+            "parameters": {"binary_data_output": True},
+        },
+    ],
+)
+def test_bf16_is_not_answered_in_json(asked):
+    with pytest.raises(
+        InvalidRequest, match=r"^outputs: 'h' is BF16, which has no form in JSON; ask for it as binary data"
+    ):
+        decode_request(json.dumps({"inputs": one()[:1], **asked}).encode(), HALF)
+
+
+@pytest.mark.parametrize(
+    ("asked", "binary"),
+    [
+        ({"outputs": [{"name": "f"}]}, set()),
+        ({"outputs": [{"name": "f"}, {"name": "h", "parameters": {"binary_data": True}}]}, {"h"}),
+        ({"parameters": {"binary_data_output": True}}, {"f", "h"}),
+    ],
+)
+def test_bf16_is_answered_as_binary_data_beside_json(asked, binary):
+    decoded = decode_request(json.dumps({"inputs": one()[:1], **asked}).encode(), HALF)
+    assert decoded.binary == binary
+    values = {"f": np.float32(0.5).reshape(()), "h": np.array(0x3FC0, np.uint16)}
+    response = InferenceResponse("m", "1", "", tuple((spec, values[spec.name]) for spec in HALF.outputs))
+    if "h" in binary:
+        assert encode_response(response, decoded.binary).body[-1] == b"\xc0\x3f"
+
+
 def test_a_response_carries_name_version_id_and_flat_data():
     response = InferenceResponse("m", "3", "r-1", ((SUM, np.array([[1.5, np.nan]], np.float32)),))
     assert json.loads(encode_response(response).body[0]) == {

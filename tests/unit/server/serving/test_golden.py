@@ -6,13 +6,15 @@ import json
 import numpy as np
 import pytest
 
+from inference_server.engine.model import Model
 from inference_server.errors import ExecutionFailed, NotReady
 from inference_server.files.golden_samples import Tolerance, Tolerances
-from inference_server.files.model_directory import ModelFiles
+from inference_server.files.model_directory import ModelFiles, find_model
 from inference_server.messages import ABSENT, GoldenResult
 from inference_server.serving import golden
 from inference_server.serving.dataplane import DataPlane
 from inference_server.telemetry.metrics import Metrics
+from tests.server.onnx_models import identity, save
 from tests.unit.server.conftest import Doubler
 from tests.unit.server.golden_archive import entries, tar, write
 
@@ -82,6 +84,23 @@ async def test_what_does_not_fit_fails_and_says_so(judged, sample, words):
     assert result.failures[0].sample == "s"
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(result.failures[0].message)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (0.5, 0.5, None),
+        (0.5, 0.504, None),
+        (0.5, 0.6, "index [0]: expected 0.6, found 0.5, at most 0.032 apart"),
+        (0.1, 0.1, "input 'x': expected numbers that BF16 has"),
+    ],
+)
+async def test_bf16_is_kept_as_fp32_and_compared_by_its_own_tolerance(judged, tmp_path, x, y, words):
+    path = save(identity("BF16", ("n",)), tmp_path / "model.onnx")
+    sample = tuple({name: np.array([value], np.float32)} for name, value in (("x", x), ("y", y)))
+    result = await judged({"s": sample}, model=Model(find_model(path), 1))
+    assert (result.outcome == "Pass") == (words is None)
+    assert all(words in failure.message for failure in result.failures)
 
 
 async def test_a_model_that_fails_is_a_failed_sample_and_the_others_run(judged):
@@ -207,7 +226,7 @@ def test_a_long_text_is_cut():
 
 async def test_a_failure_is_never_longer_than_whoever_asks_will_read():
     name = "y" * 5000
-    (failure,) = golden.differences("s", {name: X}, {name: X + 1}, Tolerances())
+    (failure,) = golden.differences("s", {name: X}, {name: X + 1}, Tolerances(), {name: "FP32"})
     assert len(failure.output) == 600
     assert len(failure.message) < 600
     assert failure.message.endswith("3 of 3 values differ")
