@@ -42,10 +42,10 @@ async def test_a_closed_loop_ends_in_time():
 
 async def test_the_warm_up_is_not_counted():
     async with ModelServer() as server:
-        server.stalls = {0: 0.1}
+        server.stalls = {0: 0.5}
         outcome = await load(server, Closed(1), Extent(0.3, 10, 20))
     assert len(server.bodies) > outcome.latency.count == 20
-    assert outcome.latency.largest < 0.1
+    assert outcome.latency.largest < 0.5
 
 
 async def test_an_open_loop_keeps_its_rate():
