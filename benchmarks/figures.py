@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,39 @@ class Report:
     def add(self, name: str, value: float, unit: str, op: str = "", goal: float | None = None) -> None:
         """Record one figure."""
         self.figures.append(Figure(name, round(value, 4), unit, op, goal))
+
+    def keep(self, known: Iterable[str], chosen: Iterable[str]) -> None:
+        """Keep what was recorded of parts that do not run this time.
+
+        Args:
+            known: names of all parts; figures and notes of each begin with its name.
+            chosen: those that run.
+        """
+        parts = tuple(known)
+        others = set(parts) - set(chosen)
+        path = RESULTS / f"{self.name}.json"
+        before: dict[str, Any] = (
+            json.loads(path.read_text()) if path.exists() else {"figures": [], "notes": {}}
+        )
+
+        def kept(name: str) -> str:
+            # The longest name that fits: kill_gateway_agent's are not kill_gateway's.
+            owner = max((part for part in parts if f"{name}_".startswith(f"{part}_")), key=len, default="")
+            return owner if owner in others else ""
+
+        days: dict[str, str] = before["notes"].get("recorded", {})
+        days = {part: day for part, day in days.items() if part in others}
+        for entry in before["figures"]:
+            if owner := kept(entry["name"]):
+                self.figures.append(Figure(**entry))
+                days.setdefault(owner, before["date"])
+        self.notes |= {note: text for note, text in before["notes"].items() if kept(note)}
+        self.notes["recorded"] = days
+
+    def ran(self, part: str) -> None:
+        """Note the day on which a part ran, and write what there is."""
+        self.notes["recorded"][part] = datetime.now(UTC).strftime("%Y-%m-%d")
+        self.write()
 
     def write(self) -> None:
         """Write the result file."""

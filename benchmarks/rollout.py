@@ -9,17 +9,15 @@ connections break, and new ones wait until it is back. Clients here send those w
 clients do with what may be repeated.
 """
 
-import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.figures import RESULTS, Figure, Report
+from benchmarks.figures import Report
 from testbed import bad_models, rollouts
 from testbed.installation import Testbed, start
 from testbed.load import Load
@@ -181,24 +179,6 @@ def scenarios(bench: Bench) -> dict[str, Callable[[], None]]:
     }
 
 
-def keep(report: Report, known: Iterable[str], chosen: Iterable[str]) -> None:
-    """Keep what was recorded of scenarios that do not run this time, and on which day each of them ran."""
-    path = RESULTS / "rollout.json"
-    before: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"figures": [], "notes": {}}
-    others = [name for name in known if name not in chosen]
-    days: dict[str, str] = before["notes"].get("recorded", {})
-    for entry in before["figures"]:
-        # The longest name that fits: kill_gateway_agent's are not kill_gateway's.
-        owner = max((name for name in known if entry["name"].startswith(f"{name}_")), key=len, default="")
-        if owner in others:
-            report.figures.append(Figure(**entry))
-            days.setdefault(owner, before["date"])
-    for note, text in before["notes"].items():
-        if any(note.startswith(f"{name}_") for name in others):
-            report.notes[note] = text
-    report.notes["recorded"] = {name: day for name, day in days.items() if name in others}
-
-
 def run() -> bool:
     """Run the benchmark, or only the scenarios named in ``ROLLOUT_ONLY``; True when every goal is met."""
     report = Report("rollout")
@@ -209,7 +189,7 @@ def run() -> bool:
     ):
         known = scenarios(Bench(bed, Path(folder), report))
         chosen = [name for name in os.environ.get("ROLLOUT_ONLY", "").split(",") if name] or list(known)
-        keep(report, known, chosen)
+        report.keep(known, chosen)
         for name in chosen:
             try:
                 known[name]()
@@ -218,6 +198,5 @@ def run() -> bool:
                 print(f"  {name} did not end: {error}"[:2000], flush=True)
                 report.add(f"{name}_ended", 0, "", ">=", 1)
                 report.notes[f"{name}_did_not_end"] = str(error)[:500]
-            report.notes["recorded"][name] = datetime.now(UTC).strftime("%Y-%m-%d")
-            report.write()
+            report.ran(name)
     return report.finish()

@@ -5,7 +5,8 @@
 - "One core": the server on CPU 0, the client on CPU 1. "Two cores": both on both; the small model is served by two processes
   there, ours and those of the peers that take workers. Ours and the peers take turns in rounds; a ratio is the median of the
   rounds' ratios, and CPU time for each request stands in the notes of the result.
-- ``SERVER_ONLY=json,grpc`` runs some sections; ``SERVER_SECONDS=1`` measures so long, in two rounds, with 10 s of overload.
+- ``SERVER_ONLY=json,grpc`` runs some sections and keeps what is recorded of the others; ``SERVER_SECONDS=1`` measures so
+  long, in two rounds, with 10 s of overload.
 - A section that did not come to its end is a figure, ``…_ended`` 0, and hides no other.
 """
 
@@ -42,13 +43,15 @@ def run() -> bool:
     if (os.cpu_count() or 1) < 2:
         raise SystemExit("expected two cores, one for the server and one for the client; found one")
     report = Report("server")
+    sections = chosen(SECTIONS)
+    report.keep(SECTIONS, sections)
     report.notes["load_before"] = os.getloadavg()
-    for name in chosen(SECTIONS):
+    for name in sections:
         try:
             SECTIONS[name](report, pace())
         except (AssertionError, TimeoutError, WrongAnswers, subprocess.SubprocessError) as error:
             print(f"  {name} did not end: {error}"[:600], flush=True)
             report.add(f"{name}_ended", 0, "", ">=", 1)
             report.notes[f"{name}_did_not_end"] = "".join(traceback.format_exception_only(error))[-1000:]
-        report.write()
+        report.ran(name)
     return report.finish()

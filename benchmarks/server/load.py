@@ -240,7 +240,7 @@ def open_loop(port: int, post: Post, cores: Cores, phases: Sequence[Phase], conn
 
 def state(report: Report, name: str, rounds: Sequence[Measured]) -> None:
     """Add what the rounds of one measurement came to, without goals: medians of rate, latencies and processor time."""
-    report.notes.setdefault("measured", {})[name] = {
+    report.notes[f"{name}_measured"] = {
         attribute: round(statistics.median(getattr(one, attribute) for one in rounds), 1)
         for attribute in ("rate", "p50", "p99", "cpu")
     }

@@ -38,11 +38,11 @@ def start(report: Report, pace: Pace) -> None:
         ours = name == "ours"
         seconds, megabytes = (statistics.median(one[part] for one in starts) for part in (0, 1))
         report.add(f"start_{name}", seconds, "s", *(("<=", 0.7) if ours else ()))
-        report.add(f"rss_{name}", megabytes, "MB", *(("<=", 75) if ours else ()))
+        report.add(f"start_rss_{name}", megabytes, "MB", *(("<=", 75) if ours else ()))
     with serve(OURS, model, ONE) as server:
         report.add("start_ours_one_core", server.seconds, "s")
         closed_loop(server.pid, server.port, OURS.post(model), ONE, 64, max(2.0, pace.seconds))
-        report.add("rss_ours_under_load", resident(family(server.pid)), "MB")
+        report.add("start_rss_ours_under_load", resident(family(server.pid)), "MB")
 
 
 def memory(report: Report, _pace: Pace) -> None:
@@ -55,7 +55,7 @@ def memory(report: Report, _pace: Pace) -> None:
                 anonymous.append(sum(map(_anonymous, family(server.pid))))
         goal = ("<=", 10.0) if mode == "low" else ()
         report.add(f"memory_{mode}_anonymous_of_100_mb", anonymous[0] - anonymous[1], "MB", *goal)
-    report.notes["page_size"] = os.sysconf("SC_PAGE_SIZE")
+    report.notes["memory_page_size"] = os.sysconf("SC_PAGE_SIZE")
 
 
 def _warm(server: Served, kind: Kind, model: models.BenchModel) -> None:
