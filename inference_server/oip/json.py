@@ -76,7 +76,10 @@ def decode_request(
     if header_length == 0:
         return _decode_whole(body, model)
     text, binary = body, _NO_BINARY
-    if header_length is not None:
+    if header_length is None:
+        if layouts is not None and (request := layouts.fill(body, model)) is not None:
+            return Decoded(request)
+    else:
         if header_length > len(body):
             raise InvalidRequest(
                 f"Inference-Header-Content-Length: expected at most the {len(body)} bytes of the body, "
@@ -106,8 +109,11 @@ def decode_request(
                 "parameters.binary_data_output or its parameters.binary_data"
             )
     request = InferenceRequest(inputs, names, request_id, timeout)
-    if layouts is not None and binary:
-        layouts.keep(bytes(text), binary, model, request, wanted)
+    if layouts is not None:
+        if binary:
+            layouts.keep(bytes(text), binary, model, request, wanted)
+        elif not wanted:
+            layouts.keep_form(body, model, request)
     return Decoded(request, wanted)
 
 

@@ -1,21 +1,25 @@
-"""Where the tensors of a binary request lie, remembered by the JSON in front of them.
+"""Where the tensors of a request lie, remembered by the JSON around them.
 
-Pure but for the memory it keeps. Clients send the same JSON again and again before other numbers; parsing and checking
-it costs several times what making arrays of the numbers does. Promises that a remembered request becomes what parsing
-it would: only requests are kept whose tensors need no look at their values, and a layout counts for the very model it
-was checked against. Bounded; full, it starts over.
+Pure but for the memory it keeps. Clients send the same JSON again and again with other numbers; parsing and checking
+it costs as much as making arrays of the numbers, or several times that. Promises that a remembered request becomes what
+parsing it would: binary requests are kept only if their tensors need no look at their values, the values of one in JSON are
+looked at each time, and a layout counts for the very model it was checked against. Bounded; full, it starts over.
 """
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
 
 from inference_server.messages import InferenceRequest, ModelMetadata
 from inference_server.oip.binary import Buffer
-from inference_server.tensors import Array
+from inference_server.tensors import Array, decode_data
 
 _MOST_LAYOUTS = 64
 _MOST_JSON_BYTES = 4096
+_MOST_LEARNED_BYTES = 64 * 1024
+_DATA = b'"data"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,78 @@ class _Layout:
     binary_outputs: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Of a request in JSON with one input: all but the input's values."""
+
+    model: ModelMetadata
+    after: bytes  # all that follows the list of values
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    outputs: tuple[str, ...]
+    timeout: float | None
+
+
 class Layouts:
     """Layouts of requests that were taken before."""
 
     def __init__(self) -> None:
         self._layouts: dict[bytes, _Layout] = {}
+        self._forms: dict[bytes, _Form] = {}  # by all that comes before the list of values
+
+    def fill(self, body: Buffer, model: ModelMetadata) -> InferenceRequest | None:
+        """Return a request in JSON; None when there is no layout for it.
+
+        Args:
+            body: The JSON, and nothing else.
+            model: The model it is for.
+
+        Raises:
+            InvalidRequest: Its values are not what the input takes, in the words in which parsing would say so.
+        """
+        if type(body) is not bytes:
+            return None  # a large one
+        start = body.find(b"[", body.find(_DATA))
+        form = self._forms.get(body[:start])
+        if form is None or form.model is not model or not body.endswith(form.after):
+            return None
+        try:
+            # A list by itself, so that nothing in it can be of the text around it.
+            values = orjson.loads(body[start : len(body) - len(form.after)])
+        except orjson.JSONDecodeError:
+            return None  # parsing says where
+        array = decode_data(values, form.shape, form.datatype, "inputs[0]")
+        return InferenceRequest({form.name: array}, form.outputs, "", form.timeout)
+
+    def keep_form(self, body: Buffer, model: ModelMetadata, request: InferenceRequest) -> None:
+        """Remember a request in JSON that was parsed and checked, if it is of the kind that may be.
+
+        Args:
+            body: Its JSON, and nothing else.
+            model: The model it was checked against.
+            request: What it became; all its outputs are wanted in JSON.
+        """
+        if type(body) is not bytes or request.id or len(model.inputs) != 1 or len(body) > _MOST_LEARNED_BYTES:
+            return
+        before, name, rest = body.partition(_DATA)
+        colon = rest.partition(b"[")[0]
+        # Once, so that it is the input's, which was found; without escapes, by which it could be there twice.
+        if _DATA in rest or colon.strip() != b":" or b"\\" in body:
+            return
+        before += name + colon
+        text = body.decode()
+        _, end = json.JSONDecoder().raw_decode(text, len(before.decode()))
+        after = text[end:].encode()
+        if len(before) + len(after) > _MOST_JSON_BYTES:
+            return
+        spec = model.inputs[0]
+        if len(self._forms) >= _MOST_LAYOUTS:
+            self._forms.clear()
+        shape = request.inputs[spec.name].shape
+        self._forms[before] = _Form(
+            model, after, spec.name, shape, spec.datatype, request.outputs, request.timeout
+        )
 
     def find(
         self, text: bytes, body: Buffer, model: ModelMetadata

@@ -3,14 +3,19 @@
 ``tests/corpus/oip`` keeps one body for every way to be refused that fuzzing has found (``grow.py`` there adds to it).
 """
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_server.errors import InvalidRequest
+from inference_server.messages import ModelMetadata
 from inference_server.oip.binary import decode_raw, encode_raw
-from inference_server.tensors import NUMPY_TYPES
+from inference_server.oip.json import decode_request
+from inference_server.oip.layouts import Layouts
+from inference_server.tensors import NUMPY_TYPES, TensorSpec
 from tests.corpus.oip.grow import FOUND, refusal, seeds
 from tests.properties.mutation import mutations
 
@@ -70,3 +75,32 @@ def test_any_bytes_are_a_tensor_or_refused(raw, datatype, shape):
         return
     assert array.shape == tuple(shape)
     assert array.size <= len(raw)
+
+
+ONE = ModelMetadata("m", "1", (TensorSpec("x", "INT16", (-1, 2)),), (TensorSpec("y", "INT16", (-1,)),))
+TENSOR = {"name": "x", "shape": [2, 2], "data": [[1, 2], [3, 4]], "datatype": "INT16"}
+IN_JSON = [
+    json.dumps({"inputs": [TENSOR], **more}, indent=indent).encode()
+    for more in ({}, {"outputs": [{"name": "y"}], "parameters": {"timeout": 7}})
+    for indent in (None, 1)
+]
+
+
+def became(body: bytes, layouts: Layouts | None) -> object:
+    """What a body becomes, or the words in which it is refused."""
+    try:
+        decoded = decode_request(body, ONE, None, layouts)
+    except InvalidRequest as error:
+        return str(error)
+    array = decoded.request.inputs["x"]
+    return array.dtype, array.tolist(), decoded.request.outputs, decoded.request.timeout, decoded.binary
+
+
+@given(st.sampled_from(IN_JSON), st.data())
+@settings(max_examples=1000, deadline=None)
+def test_what_is_remembered_of_json_changes_nothing(seed: bytes, data: st.DataObject) -> None:
+    layouts = Layouts()
+    assert became(seed, layouts) == became(seed, None)
+    for _ in range(3):  # what was taken just now may be remembered, too
+        body = data.draw(mutations(seed))
+        assert became(body, layouts) == became(body, None)

@@ -1,4 +1,4 @@
-"""What is remembered of binary requests makes the same of them as parsing does."""
+"""What is remembered of requests makes the same of them as parsing does."""
 
 import json
 
@@ -103,3 +103,81 @@ def test_there_are_only_so_many():
     for number in range(1000):
         decoded(head(*json.loads(HEAD)["inputs"], parameters={"timeout": number}), body(1), layouts=layouts)
         assert len(layouts._layouts) <= 64
+
+
+X = TensorSpec("x", "FP32", (-1, 2))
+ONE = ModelMetadata("o", "1", (X,), (Y,))
+
+
+class CountingForms(Layouts):
+    """Layouts that tell whether they were of use to requests in JSON."""
+
+    filled = 0
+
+    def fill(self, body, model):
+        result = super().fill(body, model)
+        self.filled += result is not None
+        return result
+
+
+def in_json(data, shape=(1, 2), indent=None, **members):
+    tensor = {"name": "x", "shape": list(shape), "data": data, "datatype": "FP32"}
+    return json.dumps({"inputs": [tensor], **members}, indent=indent).encode()
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_request_in_json_is_made_of_its_values(indent, nested):
+    layouts = CountingForms()
+    for first in (1, 2.5, -3e-7):
+        data = [[first, 0]] if nested else [first, 0]
+        body = in_json(data, indent=indent, parameters={"timeout": 5_000_000})
+        assert plain(decode_request(body, ONE, None, layouts)) == plain(decode_request(body, ONE))
+    assert layouts.filled == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [[1], [1, 2, 3], [1, "2"], [1, True], [1, None], [[1], [2]], [[1, 2], [3, 4]], [1, 1e39], []]
+)
+def test_wrong_values_are_refused_in_the_same_words(wrong):
+    layouts = CountingForms()
+    decode_request(in_json([1, 2]), ONE, None, layouts)
+    with pytest.raises(InvalidRequest) as parsed:
+        decode_request(in_json(wrong), ONE)
+    with pytest.raises(InvalidRequest) as filled:
+        decode_request(in_json(wrong), ONE, None, layouts)
+    assert str(filled.value) == str(parsed.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        in_json([1, 2], id="1"),
+        in_json([1, 2], parameters={"data": 5}),
+        in_json([1, 2], parameters={"\\": "\\"}),
+        in_json([1, 2], parameters={"binary_data_output": True}),
+        in_json([1, 2], parameters={"long": " " * 5000}),
+    ],
+    ids=["with an id", "data twice", "escapes", "binary answers", "long"],
+)
+def test_what_is_not_kept_of_json(body):
+    layouts = CountingForms()
+    for _ in range(2):
+        decode_request(body, ONE, None, layouts)
+    assert layouts.filled == 0
+
+
+def test_a_form_counts_for_the_model_it_was_made_with():
+    layouts = CountingForms()
+    decode_request(in_json([1, 2]), ONE, None, layouts)
+    other = ModelMetadata("o", "2", (TensorSpec("x", "FP32", (2, 1)),), (Y,))
+    with pytest.raises(InvalidRequest, match="shape"):
+        decode_request(in_json([1, 2]), other, None, layouts)
+    assert layouts.filled == 0
+
+
+def test_there_are_only_so_many_forms():
+    layouts = CountingForms()
+    for rows in range(200):
+        decode_request(in_json([0] * 2 * rows, (rows, 2)), ONE, None, layouts)
+        assert len(layouts._forms) <= 64
