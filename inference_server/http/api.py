@@ -48,6 +48,8 @@ _JSON_LENGTH = b"inference-header-content-length"
 _LOOKED_AT = frozenset(
     {_JSON_LENGTH, b"accept", b"accept-encoding", b"cache-control", b"content-encoding", b"traceparent"}
 )
+# Headers with which a request may be answered at once.
+_PLAIN = frozenset({_JSON_LENGTH, b"accept", b"accept-encoding", b"content-length"})
 # A response shorter than that is not worth encoding: it fits one packet as it is.
 _ENCODED_BYTES = 1024
 # What takes longer than handing it to another thread, and would hold up all other connections.
@@ -92,6 +94,36 @@ class HttpApi:
         """Return where in a body binary data begins; 0 when there is none, or nobody can tell."""
         length = headers.get(_JSON_LENGTH, b"")
         return int(length) if length.isdigit() and len(length) < 16 else 0
+
+    def at_once(self, request: Request) -> Response | None:
+        """Answer an inference that is computed sooner than anything could be waited for; None for any other request."""
+        target, headers, body = self._targets.get(request.target), request.headers, request.body
+        if (
+            target is None
+            or target.operation != "model-infer"
+            or request.method != "POST"
+            or len(body) > _THREADED_BYTES
+            or not _PLAIN.issuperset(headers)
+        ):
+            return None
+        try:
+            exchange = _Exchange(body, _header_length(headers), self._layouts)
+        except RequestError:
+            return None  # nobody has counted it
+        try:
+            encoded = self._dataplane.infer_at_once(
+                PROTOCOL, target.model, target.version, exchange.decode, exchange.encode
+            )
+            if encoded is None:
+                return None
+            response = _inferred(encoded, ())
+            if (accepted := headers.get(b"accept-encoding")) and (encoding := _encoding(response, accepted)):
+                _apply(response, encoding, content_encoding.encode(encoding, response.body))
+        except RequestError as error:
+            return self._error(error)
+        except Exception:  # noqa: BLE001 — `handle` meets it again, and says what it is
+            return None
+        return response
 
     async def handle(self, request: Request) -> Response:
         """Answer a complete request."""
@@ -155,11 +187,7 @@ class HttpApi:
         exchange = _Exchange(body, header_length, self._layouts)
         del body  # a decoded one is in nobody's account: it lives until the arrays are made
         encoded = await self._dataplane.infer(call, exchange.decode, exchange.encode)
-        cached = _CACHED[call.cached]
-        if encoded.header_length is None:
-            return Response(200, encoded.body, headers=cached)
-        length = b"%d" % encoded.header_length
-        return Response(200, encoded.body, _OCTETS, ((b"Inference-Header-Content-Length", length), *cached))
+        return _inferred(encoded, _CACHED[call.cached])
 
     async def _decode_content(self, header: bytes, body: Buffer) -> Buffer:
         """Return what a body encodes."""
@@ -267,18 +295,34 @@ class _Exchange:
         return encode_response(response, self._binary)
 
 
+def _inferred(encoded: Encoded, headers: tuple[tuple[bytes, bytes], ...]) -> Response:
+    if encoded.header_length is None:
+        return Response(200, encoded.body, headers=headers)
+    length = b"%d" % encoded.header_length
+    return Response(200, encoded.body, _OCTETS, ((b"Inference-Header-Content-Length", length), *headers))
+
+
 async def _encode(response: Response, accepted: bytes) -> None:
     """Encode a response's body if it is large and the client prefers that."""
-    size = sum(map(len, response.body))
-    if size < _ENCODED_BYTES:
+    encoding = _encoding(response, accepted)
+    if not encoding:
         return
-    encoding = content_encoding.preferred(accepted)
-    if encoding == content_encoding.IDENTITY:
-        return
-    if size <= _THREADED_BYTES:
+    if sum(map(len, response.body)) <= _THREADED_BYTES:
         body = content_encoding.encode(encoding, response.body)
     else:
         body = await asyncio.to_thread(content_encoding.encode, encoding, response.body)
+    _apply(response, encoding, body)
+
+
+def _encoding(response: Response, accepted: bytes) -> str:
+    """Return how to encode a response's body; "" for not at all."""
+    if sum(map(len, response.body)) < _ENCODED_BYTES:
+        return ""
+    encoding = content_encoding.preferred(accepted)
+    return "" if encoding == content_encoding.IDENTITY else encoding
+
+
+def _apply(response: Response, encoding: str, body: bytes) -> None:
     response.body = (body,)
     response.headers += ((b"Content-Encoding", encoding.encode("ascii")), (b"Vary", b"Accept-Encoding"))
 

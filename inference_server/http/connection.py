@@ -124,10 +124,18 @@ class HttpConnection(asyncio.Protocol):
                 return
         was_busy, was_in_body, body_bytes = self.busy, not self._in_head, self._body_bytes
         between = self._current is None and not was_busy
-        if between and (request := self._peers.heads.find(data)) and self._share.takes(len(request.body)):
-            self._turns.append(Turn(request, True))
-            self._serve()
-            return
+        if between and (request := self._peers.heads.find(data)):
+            if self._writing_since is None and not self._peers.closing:
+                response = self._peers.handler.at_once(request)
+                if response is not None:
+                    self._since = self._loop.time()
+                    self._write(request, response, True)
+                    self._peers.answered()
+                    return
+            if self._share.takes(len(request.body)):
+                self._turns.append(Turn(request, True))
+                self._serve()
+                return
         if self._in_head:
             if self._head_bytes == 0:
                 self._since = self._loop.time()

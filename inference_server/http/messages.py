@@ -70,6 +70,9 @@ class Handler(Protocol):
     async def handle(self, request: Request) -> Response:
         """Answer a complete request; raises nothing but cancellation. Up to its first wait it runs in no task (`eager`)."""
 
+    def at_once(self, request: Request) -> Response | None:
+        """Answer a complete request that need not wait for anything; None for any other, which is then to be handled."""
+
     def refuse(self, request: Request | None, error: RequestError) -> Response:
         """Answer a request that is not even complete; `request` is None when not even its head is."""
 

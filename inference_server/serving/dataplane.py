@@ -25,7 +25,7 @@ from inference_server.messages import (
 from inference_server.serving.model_slot import ModelSlot, ServedModel
 from inference_server.serving.scheduler import MOST_WAITING, Scheduler
 from inference_server.telemetry.metrics import Metrics
-from inference_server.telemetry.tracing import parse_traceparent
+from inference_server.telemetry.outcomes import Outcomes
 from inference_server.tensors import Array
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class DataPlane:
         self._most_decoded_bytes = decoded_bytes
         self._most_waiting = most_waiting
         self._decoded_bytes = 0
-        self._codes: dict[tuple[str, str, tuple[str, str]], _Outcome] = {}
+        self._outcomes = Outcomes(metrics)
 
     def announce(self, name: str, version: str) -> None:
         """Say that this model is being loaded: it is known, and the server is not ready before it is added."""
@@ -274,11 +274,7 @@ class DataPlane:
             held = self._hold(request)
             arrays = await slot.answer(call, request)
             computed = time.monotonic()
-            specs = slot.output_specs
-            outputs = tuple(
-                [(specs[name], array) for name, array in zip(request.outputs, arrays, strict=True)]
-            )
-            answer = encode(InferenceResponse(slot.metadata.name, slot.metadata.version, request.id, outputs))
+            answer = encode(slot.response(request, arrays))
             now = time.monotonic()
             total = now - call.received
             slot.statistics.answered(total, decoded - call.received, now - computed, time.time())
@@ -310,9 +306,58 @@ class DataPlane:
             else:
                 labels = ("", "") if code == "404" else self._labels(call.model)
             seconds = time.monotonic() - call.received
-            self._count(call.protocol, code, labels, seconds, call.trace)
+            self._outcomes.count(call.protocol, code, labels, seconds, call.trace)
             if self.observer is not None:
                 self.observer.ended(call, code, labels[1], seconds, request, arrays)
+
+    def infer_at_once(
+        self,
+        protocol: str,
+        model: str,
+        version: str | None,
+        decode: Callable[[ModelMetadata], InferenceRequest],
+        encode: Callable[[InferenceResponse], Encoded],
+    ) -> Encoded | None:
+        """Answer an inference request that is computed sooner than anything could be waited for, and count it.
+
+        Args:
+            protocol: As in `Call`.
+            model: Name of the model as the client wrote it.
+            version: Version as the client wrote it; None for whichever is served.
+            decode: As in `infer`; the request is a small one.
+            encode: As in `infer`.
+
+        Returns:
+            None, and nothing is counted, for what may have to wait, or of which more is to be told: `infer` it.
+
+        Raises:
+            RequestError: As `infer`, and counted. What else is raised is not, and `infer` meets it again.
+        """
+        slot = self._slots.get(model)
+        if slot is None or not slot.scheduler.prompt or slot.results is not None or self.observer is not None:
+            return None
+        if version is not None and version != slot.metadata.version:
+            return None
+        slot.used = received = time.monotonic()
+        try:
+            request = decode(slot.metadata)
+            decoded = time.monotonic()
+            if request.timeout is not None:
+                return None
+            arrays = slot.scheduler.at_once(request)
+            if arrays is None:
+                return None
+            computed = time.monotonic()
+            answer = encode(slot.response(request, arrays))
+        except RequestError as error:
+            seconds = time.monotonic() - received
+            slot.statistics.failed(seconds, time.time())
+            self._outcomes.count(protocol, str(error.status), slot.labels, seconds)
+            raise
+        now = time.monotonic()
+        slot.statistics.answered(now - received, decoded - received, now - computed, time.time())
+        self._outcomes.count(protocol, "200", slot.labels, now - received)
+        return answer
 
     def count_refusal(self, protocol: str, code: str, model: str) -> None:
         """Count an inference request that was refused undecoded (too large, wrong encoding).
@@ -322,7 +367,7 @@ class DataPlane:
             code: Status it was refused with.
             model: Name of the model as the client wrote it.
         """
-        self._count(protocol, code, self._labels(model), None)
+        self._outcomes.count(protocol, code, self._labels(model), None)
 
     async def close(self) -> None:
         """Let no further inference start; what waits is dropped."""
@@ -351,19 +396,6 @@ class DataPlane:
             return slot.labels
         return (name, self._loading[name]) if name in self._loading else ("", "")
 
-    def _count(
-        self, protocol: str, code: str, labels: tuple[str, str], seconds: float | None, trace: str = ""
-    ) -> None:
-        key = (protocol, code, labels)
-        outcome = self._codes.get(key)
-        if outcome is None:
-            # Looking a labelled child up costs more than the increment: keep it.
-            outcome = self._codes[key] = _Outcome(self.metrics, *labels, protocol, code)
-        exemplar = None
-        if trace and self.metrics.exemplars and (context := parse_traceparent(trace)) and context.sampled:
-            exemplar = {"trace_id": context.trace_id}
-        outcome.count(seconds, exemplar)
-
 
 class _Uncounted:
     """A watcher of runs that no client asked for."""
@@ -377,16 +409,3 @@ class _Uncounted:
 
 def _memory(array: Array) -> int:
     return int(array.nbytes) + (int(array.size) * _OBJECT_BYTES if array.dtype.hasobject else 0)
-
-
-class _Outcome:
-    """The counter and the histogram for requests of one protocol, code and model."""
-
-    def __init__(self, metrics: Metrics, model: str, version: str, protocol: str, code: str) -> None:
-        self._requests = metrics.requests.labels(model, version, protocol, code)
-        self._duration = metrics.request_duration.labels(model, version, protocol)
-
-    def count(self, seconds: float | None, exemplar: dict[str, str] | None = None) -> None:
-        self._requests.inc()
-        if seconds is not None:
-            self._duration.observe(seconds, exemplar)

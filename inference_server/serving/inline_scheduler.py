@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.002
 """After so much computing the event loop gets to read and write before the next run; longer runs go to threads."""
+_PROMPT_SECONDS = 0.0001
+"""Runs up to so long begin as soon as their request is there …"""
+_COMPANY_SECONDS = 0.00002
+"""… unless company would make them cheaper by more than this, which is what waiting for a run and its answer costs."""
 _REST_SECONDS = 0.004
 """Pauses between short runs are put together up to this: timers count in milliseconds."""
 _LONELY = 8
@@ -54,6 +58,7 @@ class InlineScheduler(Scheduler):
         self._rest = 0.0  # seconds of pauses that are due, because the machine is hot
         self._mark, self._since_mark = time.thread_time(), 0  # of this thread's computing, some runs ago
         self._most_elements = _most_elements(plan)
+        self._prompt_elements = _prompt_elements(plan)
         self._aside = Scheduler(run, replace(plan, inline=False), watcher, most_waiting)
 
     @property
@@ -81,22 +86,15 @@ class InlineScheduler(Scheduler):
         """
         if self._closed:
             raise NotFound("the model has just been unloaded")
-        elements = 0
-        for array in request.inputs.values():
-            elements += array.size
+        elements = _elements(request)
         if elements > self._most_elements:
             return await self._aside.compute(request, deadline, call)
-        if self._at_once and not self._due and self._share >= 1:
-            self._at_once -= 1
-            started = time.monotonic()
-            arrays = self._run(request.outputs, request.inputs)
-            seconds = time.monotonic() - started
-            rows = rows_of(request.inputs) or 1 if self.plan.batchable else 1
-            if call is not None:
-                call.note(started, started, seconds, rows)
-            self._ran(rows, seconds)
-            self._watcher.waited(0.0)
-            return arrays
+        if self._share >= 1:
+            if elements <= self._prompt_elements:
+                return self._run_now(request, call)
+            if self._at_once and not self._due:
+                self._at_once -= 1
+                return self._run_now(request, call)
         loop = asyncio.get_running_loop()
         waiting = self._waiting(request, deadline, loop.create_future())
         waiting.call = call
@@ -111,6 +109,19 @@ class InlineScheduler(Scheduler):
             self._check_emptied()
             raise
         return answer
+
+    @property
+    def prompt(self) -> bool:
+        """Whether `at_once` is worth trying."""
+        return self._prompt_elements > 0 and self._share >= 1 and not self._closed
+
+    def at_once(self, request: InferenceRequest) -> list[Array] | None:
+        """Return the outputs of a request that is computed sooner than others could be waited for; None for any other.
+
+        Raises:
+            RequestError: As `compute`.
+        """
+        return self._run_now(request) if _elements(request) <= self._prompt_elements else None
 
     async def close(self) -> None:
         """Take no further request, and return when those that wait are answered and no run is under way."""
@@ -149,6 +160,17 @@ class InlineScheduler(Scheduler):
                 asyncio.get_running_loop().call_soon(self._flush)
                 break
 
+    def _run_now(self, request: InferenceRequest, call: Call | None = None) -> list[Array]:
+        started = time.monotonic()
+        arrays = self._run(request.outputs, request.inputs)
+        seconds = time.monotonic() - started
+        rows = rows_of(request.inputs) or 1 if self.plan.batchable else 1
+        if call is not None:
+            call.note(started, started, seconds, rows)
+        self._ran(rows, seconds)
+        self._watcher.waited(0.0)
+        return arrays
+
     def _note_company(self, requests: int) -> None:
         """Learn how many requests come together: who is alone need not wait for others."""
         self._lonely = self._lonely + 1 if requests == 1 else 0
@@ -174,11 +196,32 @@ class InlineScheduler(Scheduler):
         self._slow += 1
         slow = self._slow > _SLOW_RUNS or min(seconds, computed) > _HANGING_SECONDS
         if slow and self._most_elements >= 0:
-            self._most_elements = -1
+            self._most_elements = self._prompt_elements = -1
             logger.warning(
                 "runs take longer than calibrated; they go to threads from now on",
                 extra={"fields": {"seconds": round(seconds, 4)}},
             )
+
+
+def _elements(request: InferenceRequest) -> int:
+    elements = 0
+    for array in request.inputs.values():
+        elements += array.size
+    return elements
+
+
+def _prompt_elements(plan: Plan) -> int:
+    """Return the elements of the largest request that gains less by company than waiting for it costs; 0 for none."""
+    if not plan.costs:
+        return 0
+    costs, most, elements = Costs(plan.costs), 0, max(1, plan.costs[0][0])
+    # What an element costs in the best of companies.
+    best = min(seconds / max(1, count) for count, seconds in plan.costs) if plan.batch_rows > 1 else None
+    while (seconds := costs.seconds(elements)) <= _PROMPT_SECONDS and elements < 1 << 40:
+        if best is not None and seconds - best * elements > _COMPANY_SECONDS:
+            break
+        most, elements = elements, 2 * elements
+    return most
 
 
 def _most_elements(plan: Plan) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from inference_server.engine.plan import Plan
-from inference_server.messages import Call, GoldenResult, InferenceRequest, ModelMetadata
+from inference_server.messages import Call, GoldenResult, InferenceRequest, InferenceResponse, ModelMetadata
 from inference_server.serving.inline_scheduler import InlineScheduler
 from inference_server.serving.request_queue import Batch
 from inference_server.serving.scheduler import Scheduler
@@ -113,6 +113,12 @@ class ModelSlot:
         if self.results is None or not call.cache:
             return self.scheduler.compute(request, deadline, call)
         return self._answer_or_keep(self.results, call, request, deadline)
+
+    def response(self, request: InferenceRequest, arrays: Sequence[Array]) -> InferenceResponse:
+        """Return the response to a request whose outputs these are."""
+        specs = self.output_specs
+        outputs = tuple([(specs[name], array) for name, array in zip(request.outputs, arrays, strict=True)])
+        return InferenceResponse(*self.labels, request.id, outputs)
 
     async def _answer_or_keep(
         self, results: "ModelResults", call: Call, request: InferenceRequest, deadline: float | None

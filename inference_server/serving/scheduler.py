@@ -96,6 +96,20 @@ class Scheduler:
             self._allowed, self._share = slowed(self.plan.sessions, share)
             self._work.notify_all()
 
+    @property
+    def prompt(self) -> bool:
+        """Whether `at_once` is worth trying."""
+        return False
+
+    def at_once(self, request: InferenceRequest) -> list[Array] | None:
+        """Return the outputs of a request if that needs no waiting; None if it does: `compute` it.
+
+        Raises:
+            RequestError: As `compute`.
+        """
+        del request
+        return None
+
     def check_door(self, deadline: float | None) -> None:
         """Refuse a request before it is decoded if it is sure not to be answered in time.
 

@@ -56,6 +56,9 @@ class Handler:
     def tensors_at(self, headers: object) -> int:
         return 0
 
+    def at_once(self, request: Request) -> Response | None:
+        return None
+
     async def handle(self, request: Request) -> Response:
         self.asked.append((request.method, request.target, dict(request.headers), bytes(request.body)))
         return Response(200, (b"{}",))

@@ -3,12 +3,15 @@
 import gzip
 import json
 import zlib
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from backports import zstd
 
+from inference_server.engine.plan import Plan
 from inference_server.errors import ExecutionFailed, InvalidRequest, NotFound, NotReady
+from inference_server.http.messages import Request
 from inference_server.http.paths import parse_target
 from inference_server.messages import ModelMetadata
 from inference_server.oip.documents import encode_config
@@ -305,3 +308,109 @@ def test_configuration_leaves_the_batch_axis_out_where_there_are_batches():
     document = json.loads(encode_config(model))
     assert (document["max_batch_size"], document["version_policy"]) == (8, {})
     assert document["input"] == [{"name": "x", "data_type": "TYPE_STRING", "dims": [4]}]
+
+
+def at_once(server, body=BODY, target=b"/v2/models/m/infer", method="POST", **headers):
+    headers = {name.replace("_", "-").encode(): value for name, value in headers.items()}
+    return server.peers.handler.at_once(Request(method, target, headers, body))
+
+
+@asynccontextmanager
+async def prompt(loopback, **options):
+    """A server whose model is computed at once, and a target that it knows."""
+    async with loopback(loaded=False, **options) as server:
+        server.dataplane.add(server.model, Plan(inline=True, costs=((2, 0.00001), (1000, 0.00002))))
+        await server.ask("POST", "/v2/models/m/infer", BODY)
+        yield server
+
+
+async def both(server, body, **headers):
+    """Status, headers and body of what is answered at once, and of what is answered."""
+    lines = "".join(
+        f"{name.replace('_', '-')}: {value.decode()}\r\n" for name, value in headers.items() if value
+    )
+    status, found, content = await server.ask("POST", "/v2/models/m/infer", body, lines)
+    told = {name: found[name] for name in found.keys() - {"date", "connection", "content-length"}}
+    response = at_once(server, body, **headers)
+    named = {name.decode().lower(): value.decode().lower() for name, value in response.headers}
+    named["content-type"] = response.content_type.decode()
+    return (response.status, named, b"".join(response.body)), (status, told, content)
+
+
+BINARY_HEAD = json.dumps(
+    {
+        "inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}},
+        ],
+        "parameters": {"binary_data_output": True},
+    }
+).encode()
+MANY = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [500], "data": [1 / 3] * 500}]}
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (BODY, {}),
+        (BODY, {"accept": b"*/*", "accept_encoding": b"gzip"}),
+        (
+            BINARY_HEAD + np.ones(2, "f4").tobytes(),
+            {"inference_header_content_length": b"%d" % len(BINARY_HEAD)},
+        ),
+        (MANY, {"accept_encoding": b"deflate"}),
+        (b'{"inputs":[]}', {}),
+        (b"{", {}),
+    ],
+)
+async def test_what_is_answered_at_once_is_answered_alike(loopback, body, headers):
+    async with prompt(loopback, max_body_bytes=16_000) as server:
+        once, awaited = await both(server, body, **headers)
+        assert once == awaited
+        label = {"model": "m", "version": "1", "protocol": "http", "code": str(once[0])}
+        assert server.sample("inference_requests_total", **label) == 2 + (body == BODY or once[0] == 200)
+
+
+async def test_a_failing_model_is_told_at_once_and_asked_once(loopback):
+    async with prompt(loopback) as server:
+        server.model.failure, runs = ExecutionFailed("the model failed"), server.model.runs
+        assert at_once(server).status == 500
+        assert server.model.runs == runs + 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"method": "GET"},
+        {"target": b"/v2/health/ready"},
+        {"target": b"/v2/models/q/infer"},
+        {"content_encoding": b"gzip"},
+        {"traceparent": b"00-1"},
+        {"cache_control": b"no-cache"},
+        {"inference_header_content_length": b"1e3"},
+        {"body": MANY + b" " * 16 * 1024},
+        {"body": BODY.replace(b'"id":"7"', b'"parameters":{"timeout":1}')},
+    ],
+)
+async def test_what_may_have_to_wait_is_not_answered_at_once(loopback, asked):
+    async with prompt(loopback) as server:
+        await server.ask("GET", "/v2/health/ready")
+        assert at_once(server).status == 200
+        assert at_once(server, **asked) is None
+        assert (
+            server.sample("inference_requests_total", model="m", version="1", protocol="http", code="200")
+            == 2
+        )
+
+
+async def test_a_bug_at_once_is_left_to_who_tells_of_it(loopback):
+    async with prompt(loopback) as server:
+        server.model.failure = ZeroDivisionError()
+        assert at_once(server) is None
+
+
+async def test_a_model_that_is_not_cheap_is_not_answered_at_once(loopback):
+    async with loopback() as server:
+        await server.ask("POST", "/v2/models/m/infer", BODY)
+        assert at_once(server) is None

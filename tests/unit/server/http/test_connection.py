@@ -58,18 +58,29 @@ class Talker:
 
     looks_at = frozenset()
 
-    def __init__(self):
-        self.asked = 0
+    def __init__(self, prompt=False):
+        self.asked = self.at_once_asked = 0
+        self.prompt = prompt
+
+    def at_once(self, request):
+        if not self.prompt:
+            return None
+        self.at_once_asked += 1
+        return self.answer()
 
     async def handle(self, request):
+        return self.answer()
+
+    def answer(self):
         self.asked += 1
         return Response(200, (b"x" * 50_000, b"y" * 50_000))
 
 
+@pytest.mark.parametrize("prompt", [False, True])
 @pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
-async def test_who_asks_and_never_reads_is_not_answered_without_end(loopback):
+async def test_who_asks_and_never_reads_is_not_answered_without_end(loopback, prompt):
     async with loopback(max_body_bytes=1_000_000) as server:
-        server.peers.handler = talker = Talker()
+        server.peers.handler = talker = Talker(prompt)
         client = await server.connect()
         for asked in range(1, 1000):
             await client.send(LIVE)
@@ -80,6 +91,7 @@ async def test_who_asks_and_never_reads_is_not_answered_without_end(loopback):
         assert talker.asked < 1000
         assert server.peers.held_bytes >= 64 * 1024  # unread answers count as bodies do
         answered = talker.asked
+        assert talker.at_once_asked == (answered - 1 if prompt else 0)  # the first head is not known
         for _ in range(50):
             await client.send(LIVE)
         await until(lambda: connection.busy)
@@ -331,6 +343,20 @@ async def test_who_is_overdue(loopback):
         assert connection.overdue(loop.time() + LINGER_SECONDS + 1)
 
 
+async def test_what_is_answered_at_once_by_a_closing_server_closes_too(loopback):
+    async with loopback() as server:
+        server.peers.handler = talker = Talker(prompt=True)
+        client = await server.connect()
+        for _ in range(2):
+            await client.send(LIVE)
+            assert (await client.receive())[1]["connection"] == "keep-alive"
+        assert talker.at_once_asked == 1
+        server.peers.closing = True
+        await client.send(LIVE)
+        assert (await client.receive())[1]["connection"] == "close"
+        assert await client.closed()
+
+
 async def test_idle_connections_close_on_request_and_busy_ones_stay(loopback):
     async with loopback() as server:
         idle, busy, halfway = [await server.connect() for _ in range(3)]
@@ -358,6 +384,9 @@ class Faulty:
 
     def tensors_at(self, headers):
         return 0
+
+    def at_once(self, request):
+        return None
 
     async def handle(self, request):
         raise ZeroDivisionError

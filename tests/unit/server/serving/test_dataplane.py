@@ -245,3 +245,62 @@ async def test_of_several_processes_each_keeps_to_its_part_of_the_bounds():
     assert held == 20
     with pytest.raises(Overloaded, match="too many large requests"):
         plane._hold(InferenceRequest({"x": np.ones(4, np.float32)}, ("y",), ""))
+
+
+PROMPT = Plan(inline=True, costs=((1, 0.00001),))
+
+
+@pytest.fixture
+def prompt():
+    plane = DataPlane(Metrics())
+    plane.add(Doubler(), PROMPT)
+    return plane
+
+
+def now(plane, decode=decode, version=None):
+    return plane.infer_at_once("http", "m", version, decode, encode)
+
+
+async def test_what_is_answered_at_once_is_answered_and_counted_alike(prompt):
+    awaited = await prompt.infer(Call("http", "m"), decode, encode)
+    once = now(prompt)
+    assert (once.model_name, once.model_version, once.id) == ("m", "1", "id")
+    assert [(spec, array.tolist()) for spec, array in once.outputs] == [
+        (spec, array.tolist()) for spec, array in awaited.outputs
+    ]
+    labels = {"model": "m", "version": "1"}
+    assert sample(prompt, "inference_requests_total", **labels, protocol="http", code="200") == 2
+    assert sample(prompt, "inference_request_duration_seconds_count", **labels, protocol="http") == 2
+    for what in ("compute_duration_seconds", "queue_duration_seconds", "batch_size"):
+        assert sample(prompt, f"inference_{what}_count", **labels) == 2
+    statistics = prompt.slot("m", None).statistics
+    assert [getattr(statistics, what).count for what in ("success", "queue", "compute_infer")] == [2, 2, 2]
+
+
+async def test_an_error_at_once_is_counted_once(prompt):
+    def refuse(metadata):
+        raise InvalidRequest("no")
+
+    with pytest.raises(InvalidRequest):
+        now(prompt, refuse)
+    labels = {"model": "m", "version": "1"}
+    assert sample(prompt, "inference_requests_total", **labels, protocol="http", code="400") == 1
+    assert prompt.slot("m", None).statistics.fail.count == 1
+
+
+async def test_what_may_have_to_wait_or_is_told_of_is_not_answered_at_once(plane, prompt):
+    assert now(plane) is None
+    assert now(prompt, version="2") is None
+    assert now(prompt, lambda metadata: replace(decode(metadata), timeout=1.0)) is None
+    assert prompt.infer_at_once("http", "q", None, decode, encode) is None
+    prompt.observer = object()
+    assert now(prompt) is None
+    metrics = Metrics()
+    keeping = DataPlane(metrics, cache=ResultCache(1 << 20, 0, metrics))
+    keeping.add(Doubler(), PROMPT)
+    assert now(keeping) is None
+    for each in (plane, prompt, keeping):
+        assert (
+            sample(each, "inference_requests_total", model="m", version="1", protocol="http", code="200")
+            is None
+        )

@@ -399,3 +399,67 @@ async def test_a_busy_neighbour_is_not_taken_for_a_slow_model(model, caplog):
         await scheduler.compute(request(1), None)
     assert "longer than calibrated" not in caplog.text
     await scheduler.close()
+
+
+PROMPT = plan(inline=True, costs=((2, 0.00001), (16, 0.00002)))
+
+
+async def test_who_gains_nothing_by_company_is_computed_at_once(model):
+    notes = Notes()
+    scheduler = InlineScheduler(model.run, PROMPT, notes)
+    assert scheduler.prompt
+    (array,) = scheduler.at_once(request(1, 2))
+    assert array.tolist() == [[3, 3], [6, 6]]
+    assert (notes.rows, notes.waits) == ([2], [0.0])
+    alone = scheduler.compute(request(1), None)
+    with pytest.raises(StopIteration):
+        alone.send(None)
+    with pytest.raises(InvalidRequest, match="negative"):
+        scheduler.at_once(request(-1))
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        ((2, 0.0002), (16, 0.0002)),  # long
+        ((2, 0.00006), (16, 0.00006)),  # in company a row costs an eighth
+    ],
+)
+async def test_who_gains_by_company_waits_for_it(model, costs):
+    scheduler = InlineScheduler(model.run, plan(inline=True, costs=costs), Notes())
+    assert not scheduler.prompt
+    assert scheduler.at_once(request(1)) is None
+    await asyncio.gather(*await started(scheduler, *(request(number) for number in range(8))))
+    assert model.batches == [8]
+
+
+async def test_who_has_no_company_anyway_is_computed_at_once(model):
+    costs = ((2, 0.00006), (16, 0.00006))
+    scheduler = InlineScheduler(model.run, Plan(inline=True, costs=costs), Notes())
+    assert scheduler.at_once(request(1)) is not None
+
+
+async def test_what_is_large_hot_or_closed_is_not_computed_at_once(model):
+    scheduler = InlineScheduler(model.run, PROMPT, Notes())
+    assert scheduler.at_once(request(*range(4000))) is None
+    assert InlineScheduler(model.run, plan(inline=True, costs=()), Notes()).at_once(request(1)) is None
+    scheduler.slow_down(0.5)
+    assert not scheduler.prompt
+    scheduler.slow_down(1)
+    await scheduler.close()
+    assert not scheduler.prompt
+
+
+async def test_a_model_that_turns_out_slow_is_no_longer_computed_at_once(caplog):
+    def slow(outputs, inputs):
+        until = time.thread_time() + 0.3
+        while time.thread_time() < until:
+            pass
+        return [inputs["x"]]
+
+    scheduler = InlineScheduler(slow, PROMPT, Notes())
+    for _ in range(2):
+        scheduler.at_once(request(1))
+    assert "longer than calibrated" in caplog.text
+    assert not scheduler.prompt
+    await scheduler.close()
