@@ -3,7 +3,7 @@
 import contextlib
 import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 _SECONDS = 2.0
 CONNECTIONS = (1, 16, 64)
+SLICE_SECONDS = 1.0  # what wrk can do at least
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Pace:
     seconds: float = _SECONDS
     rounds: int = 3
     overload: float = 60.0
+
+    @property
+    def slices(self) -> int:
+        """Rounds of what is measured in slices: twice as long altogether."""
+        return max(2, round(2 * self.rounds * self.seconds / SLICE_SECONDS))
 
 
 def pace() -> Pace:
@@ -64,16 +70,32 @@ def in_rounds(rounds: int, names: Iterable[str], measure: Callable[[str], T]) ->
     return found
 
 
-def by_connections(load: Callable[[int, float], Measured], pace: Pace) -> dict[int, Measured]:
-    """Measure a server at each number of connections, after a second in which its workers come up.
+def side_by_side(
+    loads: Mapping[str, Callable[[int, float], Measured]], pace: Pace
+) -> dict[int, dict[str, list[Measured]]]:
+    """Measure servers that are all up, each by itself for a second at each number of connections, again and again.
+
+    A machine that others use is half as fast now and then, for seconds: turns must be short to meet all of them alike.
 
     Args:
-        load: from connections and seconds to what came of them.
+        loads: by name, from connections and seconds to what came of them.
         pace: how long.
+
+    Returns:
+        By connections and name, what was measured in each round.
     """
-    with contextlib.suppress(WrongAnswers):  # no answer in that second; what is measured must have some
-        load(16, 1.0)
-    return {connections: load(connections, pace.seconds) for connections in CONNECTIONS}
+    for load in loads.values():
+        with contextlib.suppress(WrongAnswers):  # no answer in that second, in which its workers come up
+            load(16, SLICE_SECONDS)
+
+    def ask(name: str) -> dict[int, Measured]:
+        return {connections: loads[name](connections, SLICE_SECONDS) for connections in CONNECTIONS}
+
+    found = in_rounds(pace.slices, loads, ask)
+    return {
+        connections: {name: [one[connections] for one in measured] for name, measured in found.items()}
+        for connections in CONNECTIONS
+    }
 
 
 def rates(measured: Iterable[Measured]) -> list[float]:

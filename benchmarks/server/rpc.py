@@ -1,5 +1,6 @@
 """gRPC, the small model: ours beside MLServer's, the same prebuilt request with raw contents from h2load."""
 
+from contextlib import ExitStack
 from functools import partial
 
 import grpc as grpcio
@@ -7,8 +8,8 @@ import grpc as grpcio
 from benchmarks.figures import Report
 from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, PEERS, SPREAD
-from benchmarks.server.load import ONE, TWO, Cores, Measured, grpc_closed_loop, state
-from benchmarks.server.rounds import CONNECTIONS, Pace, by_connections, in_rounds, median_ratio, rates
+from benchmarks.server.load import ONE, TWO, Cores, grpc_closed_loop, state
+from benchmarks.server.rounds import Pace, median_ratio, rates, side_by_side
 from benchmarks.server.served import Served, check, serve
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -41,15 +42,14 @@ def _grpc(report: Report, pace: Pace, cores: Cores) -> None:
     ratios: dict[int, float] = {}
     kinds = {"ours": SPREAD, "mlserver": PEERS["mlserver"]}
 
-    def ask(name: str) -> dict[int, Measured]:
-        with serve(kinds[name], model, cores) as server:
+    with ExitStack() as up:
+        loads = {}
+        for name, kind in kinds.items():
+            server = up.enter_context(serve(kind, model, cores))
             length = call(server, model)
-            load = partial(grpc_closed_loop, server.pid, server.grpc_port, message, length, cores)
-            return by_connections(load, pace)
-
-    found = in_rounds(pace.rounds, kinds, ask)
-    for connections in CONNECTIONS:
-        rounds = {name: [one[connections] for one in measured] for name, measured in found.items()}
+            loads[name] = partial(grpc_closed_loop, server.pid, server.grpc_port, message, length, cores)
+        found = side_by_side(loads, pace)
+    for connections, rounds in found.items():
         for name, measured in rounds.items():
             state(report, f"grpc_{cores.name}_{connections}_connections_{name}", measured)
         ratios[connections] = median_ratio(rates(rounds["ours"]), rates(rounds["mlserver"]))

@@ -4,6 +4,7 @@ A ratio is the median of the rounds' ratios, and the least of those at 1, 16 and
 """
 
 import statistics
+from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.figures import Report
@@ -11,7 +12,15 @@ from benchmarks.server import models, wire
 from benchmarks.server.kinds import NAME, OURS, PEERS, SPREAD, Kind
 from benchmarks.server.load import ONE, TWO, Cores, Measured, closed_loop, state
 from benchmarks.server.raw import Way, raw
-from benchmarks.server.rounds import CONNECTIONS, Pace, by_connections, in_rounds, median_ratio, rates
+from benchmarks.server.rounds import (
+    CONNECTIONS,
+    SLICE_SECONDS,
+    Pace,
+    in_rounds,
+    median_ratio,
+    rates,
+    side_by_side,
+)
 from benchmarks.server.served import Served, check, exchange, serve
 
 GOALS = {"mlserver": 5.0, "kserve": 7.0, "starlette": 1.5, "litserve": 3.0, "bentoml": 3.0}
@@ -29,15 +38,13 @@ def _json(report: Report, pace: Pace, cores: Cores) -> None:
     ratios: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
     cheaper: dict[str, dict[int, float]] = {peer: {} for peer in PEERS}
 
-    def ask(name: str) -> dict[int, Measured]:
-        with serve(kinds[name], model, cores) as server:
-            return by_connections(
-                partial(closed_loop, server.pid, server.port, kinds[name].post(model), cores), pace
-            )
-
-    found = in_rounds(pace.rounds, kinds, ask)
-    for connections in CONNECTIONS:
-        rounds = {name: [one[connections] for one in measured] for name, measured in found.items()}
+    with ExitStack() as up:
+        loads = {}
+        for name, kind in kinds.items():
+            server = up.enter_context(serve(kind, model, cores))
+            loads[name] = partial(closed_loop, server.pid, server.port, kind.post(model), cores)
+        found = side_by_side(loads, pace)
+    for connections, rounds in found.items():
         for name, measured in rounds.items():
             state(report, f"json_{cores.name}_{connections}_connections_{name}", measured)
         ours = rounds["ours"]
@@ -62,10 +69,10 @@ def binary(report: Report, pace: Pace) -> None:
         check_binary(server, model)
 
         def ask(connections: int, form: str) -> Measured:
-            return closed_loop(server.pid, server.port, posts[form], ONE, connections, pace.seconds)
+            return closed_loop(server.pid, server.port, posts[form], ONE, connections, SLICE_SECONDS)
 
         for connections in CONNECTIONS:
-            found = in_rounds(pace.rounds, posts, partial(ask, connections))
+            found = in_rounds(pace.slices, posts, partial(ask, connections))
             for name, rounds in found.items():
                 state(report, f"binary_one_core_{connections}_connections_{name}", rounds)
             ratios.append(median_ratio(rates(found["binary"]), rates(found["json"])))

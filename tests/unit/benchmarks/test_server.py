@@ -5,12 +5,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
 
 from benchmarks.server import overload, rounds, wire
-from benchmarks.server.load import Answer, Phase
+from benchmarks.server.load import Answer, Measured, Phase, WrongAnswers
 from benchmarks.server.open_loop import Client
 
 # Serialised by the protobuf messages of tritonclient 2.73.
@@ -55,6 +56,25 @@ def test_every_other_round_goes_backwards() -> None:
 
     assert rounds.in_rounds(2, ["a", "b", "c"], measure) == {"a": [1, 6], "b": [2, 5], "c": [3, 4]}
     assert order == list("abccba")
+
+
+def test_servers_side_by_side_take_turns_of_a_second():
+    asked: list[str] = []
+
+    def load(name: str, connections: int, seconds: float) -> Measured:
+        asked.append(f"{name}{connections}")
+        assert seconds == rounds.SLICE_SECONDS
+        if len(asked) == 1:
+            raise WrongAnswers("still coming up")
+        return Measured(len(asked), 0.0, 0.0, 0.0)
+
+    pace = rounds.Pace(seconds=2.0, rounds=2)
+    found = rounds.side_by_side({name: partial(load, name) for name in ("a", "b")}, pace)
+    assert set(found) == {1, 16, 64}
+    assert [len(measured) for measured in found[16].values()] == [8, 8]
+    assert asked[:8] == ["a16", "b16", "a1", "a16", "a64", "b1", "b16", "b64"]
+    assert asked[8:14] == ["b1", "b16", "b64", "a1", "a16", "a64"]
+    assert [rounds.rates(found[1][name])[:2] for name in ("a", "b")] == [[3, 12], [6, 9]]
 
 
 def test_a_section_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
