@@ -15,7 +15,7 @@ from inference_server.errors import NotFound
 from inference_server.host.thermal_curve import pause_after
 from inference_server.messages import Call, InferenceRequest
 from inference_server.serving.costs import Costs
-from inference_server.serving.merging import rows_of
+from inference_server.serving.merging import elements_of, rows_of
 from inference_server.serving.request_queue import Batch
 from inference_server.serving.runs import Run, compute
 from inference_server.serving.scheduler import MOST_WAITING, Scheduler, Watcher
@@ -33,7 +33,7 @@ _REST_SECONDS = 0.004
 """Pauses between short runs are put together up to this: timers count in milliseconds."""
 _LONELY = 8
 """After so many ticks with one request each, requests are computed as they come, without waiting for the tick's end …"""
-_AT_ONCE = 64
+_UNWAITED = 64
 """… so many times; then one tick is waited for, to see whether it brings more."""
 _SLOW_SECONDS = 0.01
 _SLOW_RUNS = 3.0
@@ -53,7 +53,7 @@ class InlineScheduler(Scheduler):
         super().__init__(run, replace(plan, queue_delay=0.0), watcher, most_waiting)
         self._due = False  # a flush is scheduled
         self._lonely = 0  # ticks in a row that brought one request
-        self._at_once = 0  # requests that may still be computed without waiting for the tick's end
+        self._unwaited = 0  # requests that may still be computed without waiting for the tick's end
         self._slow = 0.0  # slow runs of late
         self._rest = 0.0  # seconds of pauses that are due, because the machine is hot
         self._mark, self._since_mark = time.thread_time(), 0  # of this thread's computing, some runs ago
@@ -86,14 +86,14 @@ class InlineScheduler(Scheduler):
         """
         if self._closed:
             raise NotFound("the model has just been unloaded")
-        elements = _elements(request)
+        elements = elements_of(request.inputs)
         if elements > self._most_elements:
             return await self._aside.compute(request, deadline, call)
         if self._share >= 1:
             if elements <= self._prompt_elements:
                 return self._run_now(request, call)
-            if self._at_once and not self._due:
-                self._at_once -= 1
+            if self._unwaited and not self._due:
+                self._unwaited -= 1
                 return self._run_now(request, call)
         loop = asyncio.get_running_loop()
         waiting = self._waiting(request, deadline, loop.create_future())
@@ -121,7 +121,7 @@ class InlineScheduler(Scheduler):
         Raises:
             RequestError: As `compute`.
         """
-        return self._run_now(request) if _elements(request) <= self._prompt_elements else None
+        return self._run_now(request) if elements_of(request.inputs) <= self._prompt_elements else None
 
     async def close(self) -> None:
         """Take no further request, and return when those that wait are answered and no run is under way."""
@@ -175,7 +175,7 @@ class InlineScheduler(Scheduler):
         """Learn how many requests come together: who is alone need not wait for others."""
         self._lonely = self._lonely + 1 if requests == 1 else 0
         if self._lonely >= _LONELY:
-            self._lonely, self._at_once = _LONELY - 1, _AT_ONCE
+            self._lonely, self._unwaited = _LONELY - 1, _UNWAITED
 
     def _ran(self, rows: int, seconds: float) -> None:
         self._watcher.ran(rows, seconds)
@@ -201,13 +201,6 @@ class InlineScheduler(Scheduler):
                 "runs take longer than calibrated; they go to threads from now on",
                 extra={"fields": {"seconds": round(seconds, 4)}},
             )
-
-
-def _elements(request: InferenceRequest) -> int:
-    elements = 0
-    for array in request.inputs.values():
-        elements += array.size
-    return elements
 
 
 def _prompt_elements(plan: Plan) -> int:

@@ -21,6 +21,14 @@ def rows_of(inputs: Mapping[str, Array]) -> int | None:
     return rows or None
 
 
+def elements_of(inputs: Mapping[str, Array]) -> int:
+    """Return the number of elements of all inputs together: the size of a request."""
+    elements = 0
+    for array in inputs.values():
+        elements += array.size
+    return elements
+
+
 def key_of(inputs: Mapping[str, Array], outputs: tuple[str, ...]) -> tuple[object, ...]:
     """Return what must be equal for two requests to share a run: all sizes but the first, and the outputs."""
     return (outputs, *[array.shape[1:] for array in inputs.values()])

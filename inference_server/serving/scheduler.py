@@ -21,7 +21,7 @@ from inference_server.errors import DeadlineExceeded, NotFound, Overloaded, Requ
 from inference_server.host.thermal_curve import pause_after, slowed
 from inference_server.messages import Call, InferenceRequest
 from inference_server.serving.costs import Costs
-from inference_server.serving.merging import join, key_of, rows_of
+from inference_server.serving.merging import elements_of, join, key_of, rows_of
 from inference_server.serving.request_queue import Batch, RequestQueue, Waiting
 from inference_server.serving.runs import Done, Run, compute
 from inference_server.tensors import Array
@@ -211,9 +211,7 @@ class Scheduler:
             found = rows_of(inputs)
             if found is not None:
                 rows, key = found, key_of(inputs, request.outputs)
-        elements = 0
-        for array in inputs.values():
-            elements += array.size
+        elements = elements_of(inputs)
         return Waiting(inputs, request.outputs, key, rows, elements, time.monotonic(), deadline, future)
 
     def _admit(self, waiting: Waiting) -> None:

@@ -45,6 +45,11 @@ class Counting(Layouts):
         self.found += result is not None
         return result
 
+    def fill(self, body, model):
+        result = super().fill(body, model)
+        self.found += result is not None
+        return result
+
 
 def decoded(text, tail, model=TWO, layouts=None, padding=0):
     room = bytearray(padding) + text + tail
@@ -109,17 +114,6 @@ X = TensorSpec("x", "FP32", (-1, 2))
 ONE = ModelMetadata("o", "1", (X,), (Y,))
 
 
-class CountingForms(Layouts):
-    """Layouts that tell whether they were of use to requests in JSON."""
-
-    filled = 0
-
-    def fill(self, body, model):
-        result = super().fill(body, model)
-        self.filled += result is not None
-        return result
-
-
 def in_json(data, shape=(1, 2), indent=None, **members):
     tensor = {"name": "x", "shape": list(shape), "data": data, "datatype": "FP32"}
     return json.dumps({"inputs": [tensor], **members}, indent=indent).encode()
@@ -128,19 +122,19 @@ def in_json(data, shape=(1, 2), indent=None, **members):
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_request_in_json_is_made_of_its_values(indent, nested):
-    layouts = CountingForms()
+    layouts = Counting()
     for first in (1, 2.5, -3e-7):
         data = [[first, 0]] if nested else [first, 0]
         body = in_json(data, indent=indent, parameters={"timeout": 5_000_000})
         assert plain(decode_request(body, ONE, None, layouts)) == plain(decode_request(body, ONE))
-    assert layouts.filled == 2
+    assert layouts.found == 2
 
 
 @pytest.mark.parametrize(
     "wrong", [[1], [1, 2, 3], [1, "2"], [1, True], [1, None], [[1], [2]], [[1, 2], [3, 4]], [1, 1e39], []]
 )
 def test_wrong_values_are_refused_in_the_same_words(wrong):
-    layouts = CountingForms()
+    layouts = Counting()
     decode_request(in_json([1, 2]), ONE, None, layouts)
     with pytest.raises(InvalidRequest) as parsed:
         decode_request(in_json(wrong), ONE)
@@ -161,23 +155,23 @@ def test_wrong_values_are_refused_in_the_same_words(wrong):
     ids=["with an id", "data twice", "escapes", "binary answers", "long"],
 )
 def test_what_is_not_kept_of_json(body):
-    layouts = CountingForms()
+    layouts = Counting()
     for _ in range(2):
         decode_request(body, ONE, None, layouts)
-    assert layouts.filled == 0
+    assert layouts.found == 0
 
 
 def test_a_form_counts_for_the_model_it_was_made_with():
-    layouts = CountingForms()
+    layouts = Counting()
     decode_request(in_json([1, 2]), ONE, None, layouts)
     other = ModelMetadata("o", "2", (TensorSpec("x", "FP32", (2, 1)),), (Y,))
     with pytest.raises(InvalidRequest, match="shape"):
         decode_request(in_json([1, 2]), other, None, layouts)
-    assert layouts.filled == 0
+    assert layouts.found == 0
 
 
 def test_there_are_only_so_many_forms():
-    layouts = CountingForms()
+    layouts = Counting()
     for rows in range(200):
         decode_request(in_json([0] * 2 * rows, (rows, 2)), ONE, None, layouts)
         assert len(layouts._forms) <= 64
